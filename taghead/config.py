@@ -1,0 +1,268 @@
+"""A config is a value: what an experiment is, and nothing of the machine that runs it (no paths, device or workers).
+
+`Config` is frozen, validated when it is read, and JSON both ways. `evolve` makes a new one, `canonical` resets the
+fields that are not read, so that equal experiments are equal; `identity` is what a trial id is made from.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, Literal, Self, get_origin
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator, model_validator
+
+from taghead.backbones import BACKBONES, check_input
+from taghead.errors import InputError, nearest
+
+EdgeKind = Literal["intra_frame", "time_aligned"]
+Triple = tuple[float, float, float]
+Positive = Annotated[int, Field(ge=1)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+class Value(BaseModel):
+    """A frozen model that refuses keys which it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class DataConfig(Value):
+    """What the network sees of a clip (UniView sampling, resize, crop, flip)."""
+
+    dataset: str = "haa500"
+    num_frames: Positive = 32
+    short_side: Positive = 126  # pixels
+    crop_size: Positive = 112  # pixels
+    train_crop: Literal["random", "random_resized"] = "random"
+    flip: Fraction = 0.5  # the probability of a horizontal flip in training
+    mean: Triple | None = None  # of the colours in 0..1; None: what the backbone's weights were trained with
+    std: Triple | None = None
+
+    @model_validator(mode="after")
+    def _crop_fits(self) -> Self:
+        if self.crop_size > self.short_side:
+            raise ValueError(f"crop_size <= short_side must hold, but got {self.crop_size} > {self.short_side}")
+        return self
+
+
+class ModelConfig(Value):
+    """The backbone, and which head stands on it."""
+
+    backbone: str = "r2plus1d_34"
+    pretrained: bool = True
+    freeze_backbone: bool = False
+    norm_momentum: Fraction | None = None  # of the backbone's batch norms; None: the backbone's own
+    head: Literal["tag", "linear"] = "tag"
+
+    @field_validator("backbone")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        if name not in BACKBONES:
+            raise ValueError(f"no backbone of that name{nearest(name, BACKBONES)}")
+        return name
+
+
+class HeadConfig(Value):
+    """The TAG-Head (Eq. 1-3); read only where ``model.head`` is ``tag``."""
+
+    width: Positive | None = None  # tokens are first projected to this many channels; None: not at all (the paper)
+    positional_encoding: bool = True
+    position_init: Literal["zeros", "normal"] = "zeros"
+    num_layers: Annotated[int, Field(ge=0)] = 2  # 0: no encoder
+    num_heads: Positive = 8
+    ffn_dim: Positive = 1024
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    norm_first: bool = True
+    activation: Literal["relu", "gelu"] = "relu"
+    edges: tuple[EdgeKind, ...] = ("intra_frame", "time_aligned")
+    edge_combination: Literal["union", "block"] = "union"
+    alpha: Fraction = 0.1
+    k_prop: Annotated[int, Field(ge=0)] = 10
+    edge_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    readout: Literal["mean", "norm_mean", "max", "attention"] = "mean"
+    classifier_norm: bool = False
+
+    @field_validator("edges")
+    @classmethod
+    def _in_one_order(cls, edges: tuple[EdgeKind, ...]) -> tuple[EdgeKind, ...]:
+        return tuple(sorted(set(edges)))
+
+
+class TrainConfig(Value):
+    """Adam with a cosine schedule by epoch (Section 4, implementation details)."""
+
+    epochs: Positive = 80
+    batch_size: Positive = 8
+    lr: Annotated[float, Field(gt=0)] = 1e-5
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    schedule: Literal["cosine", "constant"] = "cosine"
+    precision: Literal["float32", "bfloat16"] = "float32"
+    selection: Literal["last", "best_val"] = "last"
+
+
+class Config(Value):
+    """One experiment but for its seed: data, model, head, training."""
+
+    data: DataConfig = DataConfig()
+    model: ModelConfig = ModelConfig()
+    head: HeadConfig = HeadConfig()
+    train: TrainConfig = TrainConfig()
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        check_input(self.model.backbone, self.data.num_frames, self.data.crop_size)
+        channels = self.head.width or BACKBONES[self.model.backbone].channels
+        if self.model.head == "tag" and self.head.num_layers and channels % self.head.num_heads:
+            raise ValueError(
+                f"head.num_heads must divide the {channels} channels of the tokens, but got {self.head.num_heads}"
+            )
+        return self
+
+
+def load(text: str, *, source: str = "config") -> Config:
+    """Reads a config from JSON.
+
+    Args:
+        text: The JSON object.
+        source: Where it came from, for the error message.
+
+    Raises:
+        InputError: Not JSON, a key that is not known, or a value that breaks a rule.
+    """
+    try:
+        return build(json.loads(text))
+    except json.JSONDecodeError as error:
+        raise InputError(f"{source}:{error.lineno}: not valid JSON: {error.msg}.") from None
+    except InputError as error:
+        raise InputError(f"{source}: {error}") from None
+
+
+def build(values: Mapping[str, Any]) -> Config:
+    """Makes a config from nested values, naming the first key or value that is wrong.
+
+    Raises:
+        InputError: As `load`.
+    """
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        raise InputError(_sentence(error)) from None
+
+
+def _sentence(error: ValidationError) -> str:
+    first = error.errors(include_url=False)[0]
+    key = ".".join(str(part) for part in first["loc"] if not isinstance(part, int))
+    if first["type"] == "extra_forbidden":
+        return f"unknown key {key!r}{nearest(key, defaults())}"
+    message = first["msg"].removeprefix("Value error, ")
+    if not key:
+        return f"{message}."
+    if isinstance(first["input"], dict):
+        return f"{key}: {message}."
+    return f"{key}: {message[:1].lower()}{message[1:]}, but got {first['input']!r}.".replace("., but", ", but")
+
+
+def flatten(config: Config) -> dict[str, Any]:
+    """A config as dotted keys and JSON values: ``{"head.alpha": 0.1, ...}``."""
+    values = config.model_dump(mode="json")
+    return {f"{section}.{name}": value for section, fields in values.items() for name, value in fields.items()}
+
+
+def defaults() -> dict[str, Any]:
+    """Every dotted key with its default."""
+    return flatten(Config())
+
+
+def evolve(base: Config, overrides: Mapping[str, Any]) -> Config:
+    """A new config with some dotted keys changed; the base stays as it is.
+
+    Args:
+        base: The config to start from.
+        overrides: Values by dotted key, as ``{"head.alpha": 0.2}``.
+
+    Raises:
+        InputError: A key that is not known, or a value that breaks a rule.
+    """
+    values = base.model_dump()
+    for key, value in overrides.items():
+        _check_key(key)
+        section, name = key.split(".")
+        values[section][name] = value
+    return build(values)
+
+
+def parse_overrides(assignments: Iterable[str]) -> dict[str, Any]:
+    """Reads ``key=value`` as given to ``--set``; the field's type says how the text is read.
+
+    ``1e-5`` is a number, ``false`` is False, ``none`` is None where the field allows it; a tuple's items are
+    separated by commas, and ``none`` is the empty tuple.
+
+    Raises:
+        InputError: No ``=``, a key that is not known, a text that is no value of that field's type.
+    """
+    overrides = {}
+    for assignment in assignments:
+        key, equals, text = assignment.partition("=")
+        if not equals:
+            raise InputError(f"--set takes key=value, as in --set head.alpha=0.2, but got {assignment!r}.")
+        overrides[key.strip()] = _read(key.strip(), text.strip())
+    return overrides
+
+
+def _check_key(key: str) -> None:
+    if key not in (known := defaults()):
+        raise InputError(f"unknown key {key!r}{nearest(key, known)}")
+
+
+def _read(key: str, text: str) -> Any:
+    _check_key(key)
+    section, name = key.split(".")
+    field = type(getattr(Config(), section)).model_fields[name]
+    value: Any = text
+    if text.lower() in ("none", "null"):
+        value = () if get_origin(field.annotation) is tuple else None
+    elif "tuple" in str(field.annotation).lower():
+        value = tuple(part.strip() for part in text.strip("()[]").split(",") if part.strip())
+    try:
+        adapter: TypeAdapter[Any] = TypeAdapter(Annotated[field.annotation, *field.metadata])
+        return adapter.validate_python(value)
+    except ValidationError as error:
+        message = error.errors(include_url=False)[0]["msg"]
+        raise InputError(f"--set {key}: {message[:1].lower()}{message[1:]}, but got {text!r}.") from None
+
+
+def canonical(config: Config) -> Config:
+    """The same experiment with every field that is not read set to its default.
+
+    Configs that differ only there are one experiment and get one trial id. Rows that are equal by derivation only
+    (intra-frame edges under a mean readout, say) stay apart: they are trained, and must come out equal.
+    """
+    unread = set(_unread(config))
+    return evolve(config, {key: value for key, value in defaults().items() if key in unread})
+
+
+def _unread(config: Config) -> Iterable[str]:
+    head = config.head
+    if config.model.freeze_backbone:
+        yield "model.norm_momentum"
+    if config.model.head == "linear":
+        yield from (f"head.{name}" for name in HeadConfig.model_fields)
+        return
+    if not head.positional_encoding:
+        yield "head.position_init"
+    if head.num_layers == 0:
+        yield from (f"head.{name}" for name in ("num_heads", "ffn_dim", "dropout", "norm_first", "activation"))
+    if not head.edges:
+        yield "head.k_prop"
+    if not head.edges or head.k_prop == 0:
+        yield from ("head.alpha", "head.edge_dropout")
+    if len(head.edges) < 2 or head.k_prop == 0:
+        yield "head.edge_combination"
+
+
+def identity(config: Config) -> dict[str, Any]:
+    """What tells this experiment from all others: the read fields that differ from their defaults, by dotted key.
+
+    A field that is added later, with a default that keeps the old behaviour, changes no identity.
+    """
+    known = defaults()
+    return {key: value for key, value in flatten(canonical(config)).items() if value != known[key]}

@@ -1,0 +1,34 @@
+"""Files that are there whole or not at all: written beside their place, then renamed."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """Gives a path beside ``path`` to write to, and renames it there when the block ends without an error.
+
+    A reader sees the old file or the new one, never a part; a process that dies leaves the old one.
+
+    Args:
+        path: Where the file shall be.
+
+    Yields:
+        A hidden path in the same folder, with the process id in its name.
+    """
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        yield beside
+        with beside.open("rb") as file:
+            os.fsync(file.fileno())
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a UTF-8 text file whole."""
+    with written_whole(path) as beside:
+        beside.write_text(text, encoding="utf-8", newline="\n")
