@@ -1,0 +1,345 @@
+"""Synthetic fine-grained actions: an articulated figure as real H.264 files in the HAA500 layout, ready for UniView.
+
+Axes: T frames; h w pixels.
+All that is not the class (start pose and facing, colours, background, place, size, camera drift, speed, length) is
+drawn from a stream that is told the number of the clip and nothing of its class: clip 7 of every class has the same of
+all these, and only the motion differs. So no nuisance can give a class away, in any split.
+"""
+
+import csv
+import json
+import multiprocessing
+import os
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass, fields
+from fractions import Fraction
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import av
+import numpy as np
+from jaxtyping import Float, Float32, UInt8
+
+from taghead.data.figure import PALETTE, Camera, Pose, draw
+from taghead.data.motions import COARSE, FINE, TIME_ALONE, Motion
+from taghead.errors import InputError
+
+Kind = Literal["fine", "coarse"]
+Size = Literal["tiny", "small", "medium"]
+
+VERSION = 1
+FRAMES_PER_SECOND = 25
+WIDTH, HEIGHT = 72, 64
+_MOTIONS: dict[str, dict[str, Motion]] = {"fine": FINE, "coarse": COARSE}
+_CLIPS_PER_CLASS = {"tiny": 20, "small": 40, "medium": 200}
+_TINY_CLASSES = {
+    "fine": ("turn_one_left", "turn_one_right", "raise_arms_then_squat", "squat_then_raise_arms"),
+    "coarse": ("keeps_turning_left", "keeps_turning_right", "lifts_arms", "lowers_arms"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Nuisance:
+    """All that varies from clip to clip without telling the class.
+
+    Attributes:
+        num_frames: Length of the clip.
+        motion_start: First frame of the motion.
+        motion_frames: Frames that the motion takes: its speed.
+        ease: 0 for an even speed, 1 for a soft start and end.
+        repeats: Repetitions that coarse motions make; fine ones do not read it.
+        facing_degrees: Yaw at the start.
+        stance: Start pose: arms out, elbows, legs out (radians, the same on both sides) and squat (0 to 1).
+        elevation_degrees: Camera above the horizon.
+        height_pixels: Size of the figure.
+        place_x: Ground point of the figure at mid clip, pixels from the left.
+        place_y: The same, pixels from the top.
+        drift_x: Way of the picture's content over the whole clip by the camera's motion, pixels to the right.
+        drift_y: The same, pixels down.
+        colours: One `#rrggbb` for each name in `PALETTE`, in its order.
+        background: Seed of the background.
+    """
+
+    num_frames: int
+    motion_start: float
+    motion_frames: float
+    ease: float
+    repeats: float
+    facing_degrees: float
+    stance: tuple[float, float, float, float]
+    elevation_degrees: float
+    height_pixels: float
+    place_x: float
+    place_y: float
+    drift_x: float
+    drift_y: float
+    colours: tuple[str, ...]
+    background: int
+
+
+def classes_of(*, size: Size, kind: Kind) -> tuple[str, ...]:
+    """The classes of a data set, sorted; `tiny` holds four of them."""
+    return tuple(sorted(_TINY_CLASSES[kind] if size == "tiny" else _MOTIONS[kind]))
+
+
+def split_of(number: int) -> Literal["train", "val", "test"]:
+    """HAA500's split by the number of the clip, which goes on in twenties: 0 to 15 train, 16 val, 17 to 19 test."""
+    place = number % 20
+    return "train" if place < 16 else "val" if place == 16 else "test"
+
+
+def nuisance(number: int, *, seed: int, kind: Kind) -> Nuisance:
+    """Draw what is not the class. The class is no argument, so it cannot matter.
+
+    Args:
+        number: Number of the clip within its class.
+        seed: Seed of the data set.
+        kind: Fine and coarse data sets of one seed have nothing in common.
+    """
+    rng = np.random.default_rng([seed, ("fine", "coarse").index(kind), number])
+    num_frames = int(rng.integers(24, 81))
+    motion_frames = num_frames * rng.uniform(0.65, 0.9)
+    drift = rng.uniform(0, 9) * np.exp(1j * rng.uniform(0, 2 * np.pi))
+    return Nuisance(
+        num_frames=num_frames,
+        motion_start=rng.uniform(0, num_frames - motion_frames),
+        motion_frames=motion_frames,
+        ease=rng.uniform(0, 1),
+        repeats=rng.uniform(1.5, 3.2),
+        facing_degrees=rng.uniform(0, 360),
+        stance=(rng.uniform(0.1, 0.5), rng.uniform(0, 0.8), rng.uniform(0.03, 0.2), rng.uniform(0, 0.15)),
+        elevation_degrees=rng.uniform(5, 25),
+        height_pixels=rng.uniform(40, 48),
+        place_x=WIDTH / 2 + rng.uniform(-4, 4),
+        place_y=HEIGHT - 7 + rng.uniform(-3, 3),
+        drift_x=drift.real,
+        drift_y=0.5 * drift.imag,
+        colours=tuple(_hexadecimal(colour) for colour in _palette(rng)),
+        background=int(rng.integers(2**31)),
+    )
+
+
+def _palette(rng: np.random.Generator) -> list[Float[np.ndarray, " 3"]]:
+    """Free colours within bounds that keep front, back, left and right apart: left limbs are warm, right ones cool."""
+
+    def between(low: tuple[int, int, int], high: tuple[int, int, int]) -> Float[np.ndarray, " 3"]:
+        return rng.uniform(low, high)
+
+    shade = rng.uniform(0.8, 1.1)
+    return [
+        between((70, 70, 70), (160, 160, 160)),
+        between((215, 200, 150), (255, 255, 235)),
+        between((10, 10, 10), (60, 50, 70)),
+        between((190, 140, 110), (240, 200, 170)),
+        shade * between((200, 60, 20), (230, 130, 70)),
+        shade * between((20, 70, 150), (80, 130, 230)),
+    ]
+
+
+def _hexadecimal(colour: Float[np.ndarray, " 3"]) -> str:
+    return "#" + "".join(f"{int(value):02x}" for value in np.clip(colour, 0, 255))
+
+
+def _background(drawn: Nuisance, way: Float[np.ndarray, "T 2"]) -> Float32[np.ndarray, "T h w 3"]:
+    """A smooth, coloured noise wider than a frame, of which each frame sees the part that the drift has come to."""
+    rng = np.random.default_rng(drawn.background)
+    margin = 8
+    tall, wide = HEIGHT + 2 * margin + 1, WIDTH + 2 * margin + 1
+    canvas = rng.uniform(60, 190, 3) + np.zeros((tall, wide, 3))
+    for cells, strength in ((2, 38.0), (5, 24.0), (12, 12.0)):
+        grid = rng.uniform(-strength, strength, (cells + 1, cells + 1, 3))
+        y, x = np.linspace(0, cells - 1e-6, tall), np.linspace(0, cells - 1e-6, wide)
+        rows = _blend(grid, y)
+        canvas += _blend(rows.swapaxes(0, 1), x).swapaxes(0, 1)
+    canvas = np.clip(canvas, 0, 255).astype(np.float32)
+    frames = np.empty((len(way), HEIGHT, WIDTH, 3), np.float32)
+    for frame, (x, y) in zip(frames, margin - way, strict=True):
+        left, top, right, down = int(x), int(y), np.float32(x % 1), np.float32(y % 1)
+        seen = canvas[top : top + HEIGHT + 1, left : left + WIDTH + 1]
+        seen = seen[:-1] + down * (seen[1:] - seen[:-1])
+        frame[:] = seen[:, :-1] + right * (seen[:, 1:] - seen[:, :-1])
+    return frames
+
+
+def _blend(values: Float[np.ndarray, "n ..."], at: Float[np.ndarray, " m"]) -> Float[np.ndarray, "m ..."]:
+    """Linear interpolation along the first axis."""
+    low = at.astype(int)
+    share = (at - low).reshape(-1, *[1] * (values.ndim - 1))
+    return values[low] * (1 - share) + values[low + 1] * share
+
+
+def render(name: str, number: int, *, seed: int, kind: Kind) -> UInt8[np.ndarray, "T h w 3"]:
+    """The frames of one clip, RGB, before they are encoded.
+
+    Args:
+        name: Class, one of `classes_of(size="small", kind=kind)`.
+        number: Number of the clip within its class.
+        seed: Seed of the data set.
+        kind: "fine" or "coarse".
+    """
+    drawn = nuisance(number, seed=seed, kind=kind)
+    at = np.arange(drawn.num_frames)
+    even = np.clip((at - drawn.motion_start) / drawn.motion_frames, 0, 1)
+    progress = even + drawn.ease * (even * even * (3 - 2 * even) - even)
+    arm_out, elbow, leg_out, squat = drawn.stance
+    stand = Pose.at_rest(drawn.num_frames).plus(
+        yaw=np.radians(drawn.facing_degrees), arm_out=arm_out, elbow=elbow, leg_out=leg_out, squat=squat
+    )
+    way = np.outer(at / (drawn.num_frames - 1) - 0.5, (drawn.drift_x, drawn.drift_y))
+    frames = _background(drawn, way)
+    camera = Camera(
+        elevation=np.radians(drawn.elevation_degrees),
+        height=drawn.height_pixels,
+        feet=way + np.array([drawn.place_x, drawn.place_y]),
+    )
+    colours = {part: tuple(bytes.fromhex(value[1:])) for part, value in zip(PALETTE, drawn.colours, strict=True)}
+    draw(frames, stand.plus(**_MOTIONS[kind][name](progress, drawn.repeats)), camera, colours)
+    return np.clip(np.rint(frames), 0, 255).astype(np.uint8)
+
+
+def write_video(path: Path, frames: UInt8[np.ndarray, "T h w 3"]) -> None:
+    """Encode with H.264, in one thread and without a date: equal frames are equal bytes. Written beside and renamed."""
+    part = path.with_suffix(f".{os.getpid()}.part")
+    with av.open(part, "w", format="mp4", options={"fflags": "+bitexact"}) as container:
+        stream = container.add_stream("libx264", rate=FRAMES_PER_SECOND, options={"crf": "18", "preset": "veryfast"})
+        stream.width, stream.height, stream.pix_fmt = frames.shape[2], frames.shape[1], "yuv420p"
+        stream.codec_context.thread_count = 1
+        stream.codec_context.time_base = Fraction(1, FRAMES_PER_SECOND)
+        for image in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        container.mux(stream.encode(None))
+    part.replace(path)
+
+
+def make_dataset(root: Path, *, size: Size, kind: Kind, seed: int = 0, workers: int | None = None) -> Path:
+    """Write a data set in the HAA500 layout, or recognise that it is there.
+
+    Clips are `<root>/video/<class>/<class>_NNN.mp4`; beside them `synthetic.json` (what was made), `clips.csv` (every
+    clip with all that was drawn for it) and `README.md`. Equal arguments give equal bytes, whatever the number of
+    workers. What a killed run has left is completed.
+
+    Args:
+        root: Folder for it; made when missing.
+        size: "tiny" (4 classes of 20 clips), "small" (all classes, 40 clips each) or "medium" (all classes, 200 each).
+        kind: "fine" (what time alone tells apart; the benchmark) or "coarse" (other motions, to pre-train on).
+        seed: Seed of everything drawn.
+        workers: Processes that render; None takes one a CPU core, 1 stays in this process.
+
+    Returns:
+        `root`.
+
+    Raises:
+        InputError: An unknown size or kind, or a folder that holds something else.
+    """
+    root = Path(root)
+    about = _about(size, kind, seed)
+    if _found(root, about) == about | {"finished": True}:
+        return root
+    root.mkdir(parents=True, exist_ok=True)
+    _write(root / "synthetic.json", json.dumps(about | {"finished": False}, indent=1))
+    jobs = [(name, number) for number in range(_CLIPS_PER_CLASS[size]) for name in about["classes"]]
+    for name in about["classes"]:
+        (root / "video" / name).mkdir(parents=True, exist_ok=True)
+    make = partial(_make_clip, root, seed=seed, kind=kind)
+    workers = workers or min(os.cpu_count() or 1, 16)
+    if workers == 1:
+        for name, number in jobs:
+            make(name, number)
+    else:
+        # A fresh interpreter for each worker: a fork of a process in which torch has run threads may hang.
+        with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+            list(pool.map(make, *zip(*jobs, strict=True), chunksize=8))
+    _write_table(root, jobs, seed=seed, kind=kind)
+    _write(root / "README.md", _readme(about))
+    _write(root / "synthetic.json", json.dumps(about | {"finished": True}, indent=1))
+    return root
+
+
+def _about(size: Size, kind: Kind, seed: int) -> dict[str, Any]:
+    for value, valid in ((size, get_args(Size)), (kind, get_args(Kind))):
+        if value not in valid:
+            raise InputError(f"one of {', '.join(valid)} must be given, but got {value!r}.")
+    classes = classes_of(size=size, kind=kind)
+    return {
+        "synthetic": True,
+        "version": VERSION,
+        "seed": seed,
+        "size": size,
+        "kind": kind,
+        "clips_per_class": _CLIPS_PER_CLASS[size],
+        "classes": list(classes),
+        "time_alone": [list(group) for group in TIME_ALONE if set(group) <= set(classes)],
+    }
+
+
+def _found(root: Path, wanted: dict[str, Any]) -> dict[str, Any]:
+    """What `synthetic.json` says, empty for a new folder; anything but a part of the wanted is refused."""
+    path = root / "synthetic.json"
+    if not path.exists():
+        if root.exists() and any(root.iterdir()):
+            raise InputError(
+                f"{root} must be empty or hold this synthetic data set, but holds other files; name a new folder."
+            )
+        return {}
+    found = json.loads(path.read_text(encoding="utf-8"))
+    different = [key for key, value in wanted.items() if found.get(key) != value]
+    if different:
+        key = different[0]
+        raise InputError(
+            f"{root} holds another synthetic data set ({key}={found.get(key)!r}, wanted {wanted[key]!r}); "
+            "name a new folder, or delete that one."
+        )
+    return found
+
+
+def _clip_path(root: Path, name: str, number: int) -> Path:
+    return root / "video" / name / f"{name}_{number:03d}.mp4"
+
+
+def _make_clip(root: Path, name: str, number: int, *, seed: int, kind: Kind) -> None:
+    path = _clip_path(root, name, number)
+    if not path.exists():
+        write_video(path, render(name, number, seed=seed, kind=kind))
+
+
+def _write(path: Path, text: str) -> None:
+    part = path.with_suffix(f".{os.getpid()}.part")
+    part.write_text(text + "\n", encoding="utf-8")
+    part.replace(path)
+
+
+def _write_table(root: Path, jobs: Sequence[tuple[str, int]], *, seed: int, kind: Kind) -> None:
+    part = root / f"clips.{os.getpid()}.part"
+    with part.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["clip", "class", "split", *(field.name for field in fields(Nuisance)), "drift_pixels"])
+        for name, number in sorted(jobs):
+            drawn = nuisance(number, seed=seed, kind=kind)
+            drift = float(np.hypot(drawn.drift_x, drawn.drift_y))
+            values = [_cell(value) for value in [*asdict(drawn).values(), drift]]
+            writer.writerow([f"{name}_{number:03d}", name, split_of(number), *values])
+    part.replace(root / "clips.csv")
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, tuple):
+        return " ".join(_cell(item) for item in value)
+    return f"{value:.3f}" if isinstance(value, float) else str(value)
+
+
+def _readme(about: dict[str, Any]) -> str:
+    spec = ", ".join(f"{key} {about[key]}" for key in ("version", "seed", "size", "kind"))
+    return f"""# Synthetic clips: no camera has seen them, no person moves in them
+
+Drawn and encoded by `taghead.data.synthetic` ({spec}): an articulated figure that does one of
+{len(about["classes"])} things, {about["clips_per_class"]} clips each,
+{WIDTH} x {HEIGHT} pixels, 24 to 80 frames at {FRAMES_PER_SECOND} a second.
+A score on these clips says that code works, and what it can tell apart here.
+It says nothing about FineGym, HAA500 or any real video.
+
+- `video/<class>/<class>_NNN.mp4`; NNN modulo 20: 0 to 15 train, 16 val, 17 to 19 test
+- `clips.csv`: what was drawn for each clip, the camera's drift among it. All but the class is the same for all clips
+  of one number. Lengths in frames, places and drift in pixels, angles in degrees, the stance's in radians
+- `synthetic.json`: the above for programs, and the groups of classes that only the order of the frames tells apart"""
