@@ -47,7 +47,7 @@ def _pair(
         nn.Conv3d(inputs, mid, (1, kernel, kernel), (1, space, space), (0, kernel // 2, kernel // 2), bias=False),
         norm(mid),
         nn.ReLU(inplace=True),
-        nn.Conv3d(mid, out, (3, 1, 1), (time, 1, 1), (1, 0, 0), bias=False),
+        nn.Conv3d(mid, outputs, (3, 1, 1), (time, 1, 1), (1, 0, 0), bias=False),
     )
 
 
