@@ -96,6 +96,9 @@ class TrainConfig(Value):
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     schedule: Literal["cosine", "constant"] = "cosine"
     precision: Literal["float32", "bfloat16"] = "float32"
+    order: Literal["reshuffled", "fixed"] = (
+        "reshuffled"  # of the training clips; fixed: the same in every epoch and seed
+    )
     selection: Literal["last", "best_val"] = "last"
 
 

@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Literal
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from taghead.config import Config, Value, identity
 from taghead.errors import InputError
@@ -40,7 +40,9 @@ class DataFacts(Value):
     num_val: int
     num_test: int
     missing: tuple[str, ...] = ()  # ids of clips that the lists name and the folder lacks
-    unreadable: dict[str, str] = {}  # ids of clips that do not decode, with the reason; counted wrong in evaluation
+    unreadable: dict[str, str] = Field(
+        default_factory=dict
+    )  # ids of clips that do not decode, with the reason; counted wrong in evaluation
 
 
 class WeightFacts(Value):
@@ -74,7 +76,7 @@ class Record(Value):
     weights: WeightFacts | None = None
     selection: str = "last"
     epoch: int = 0  # the epoch that the scores belong to; where it diverged or failed, the epoch it reached
-    metrics: dict[str, float] = {}
+    metrics: dict[str, float] = Field(default_factory=dict)
     parameters: int = 0
     machine: MachineFacts
     commit: str | None = None

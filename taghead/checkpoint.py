@@ -1,0 +1,59 @@
+"""The state to resume from: everything that the next epoch depends on, written whole after each one.
+
+What a random generator needs is not here: every epoch seeds its own (see `taghead.fit`), so that an epoch depends on
+the seed and its number only, and a resumed run has the bits of an undisturbed one.
+"""
+
+import pickle
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from taghead.files import written_whole
+
+
+@dataclass
+class TrainState:
+    """Where a training stands.
+
+    Attributes:
+        trial: The trial id it belongs to.
+        threads: The number of threads it began with, which a resumed run must use for the same bits.
+        history: One row an epoch that is done.
+        model: The model's state after the last of them.
+        optimizer: The optimizer's state likewise.
+        best: The model's state at the epoch that validation likes best so far, where the rule asks for it.
+        seconds: Spent training so far, over all attempts.
+        unreadable: Clips found that do not decode, with the reason.
+    """
+
+    trial: str
+    threads: int
+    history: list[dict[str, Any]] = field(default_factory=list)
+    model: dict[str, Any] | None = None
+    optimizer: dict[str, Any] | None = None
+    best: dict[str, Any] | None = None
+    seconds: float = 0.0
+    unreadable: dict[str, str] = field(default_factory=dict)
+
+
+def save_state(state: TrainState, path: Path) -> None:
+    """Writes the state whole: a process that dies while writing leaves the one before."""
+    with written_whole(path) as beside:
+        torch.save(asdict(state), beside)
+
+
+def load_state(path: Path, *, trial: str) -> TrainState | None:
+    """Reads the state of a trial, or None where there is none, it is damaged, or it belongs to another trial.
+
+    Args:
+        path: The checkpoint file.
+        trial: The trial id that it must belong to.
+    """
+    try:
+        state = TrainState(**torch.load(path, map_location="cpu", weights_only=True))
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, TypeError):
+        return None
+    return state if state.trial == trial else None

@@ -1,0 +1,153 @@
+"""Training: Adam, cosine annealing by epoch, cross-entropy, end to end (Section 4).
+
+Every epoch draws its order, augmentation and dropout from (seed, epoch) alone, so that a run resumed after any epoch
+has the bits of one that was never disturbed.
+"""
+
+import hashlib
+import math
+from collections.abc import Callable, Iterable
+from copy import deepcopy
+from typing import Any
+
+import torch
+from torch.nn.functional import cross_entropy
+
+from taghead.checkpoint import TrainState
+from taghead.config import TrainConfig
+from taghead.data.batches import Batch
+from taghead.model import VideoModel
+
+History = dict[str, Any]
+
+
+class DivergedError(ArithmeticError):
+    """The loss is no longer a number.
+
+    Attributes:
+        epoch: The epoch, counted from 1.
+    """
+
+    def __init__(self, epoch: int, step: int, loss: float) -> None:
+        super().__init__(f"the loss became {loss} at step {step} of epoch {epoch}")
+        self.epoch = epoch
+
+
+def seed_for(seed: int, purpose: str) -> int:
+    """A seed of its own for each purpose, as 63 bits of a hash."""
+    return int.from_bytes(hashlib.sha256(f"{seed} {purpose}".encode()).digest()[:8], "big") >> 1
+
+
+def learning_rate(config: TrainConfig, epoch: int) -> float:
+    """The learning rate of an epoch (counted from 0): cosine annealing to 0 by epoch, as PyTorch's scheduler has it."""
+    if config.schedule == "constant":
+        return config.lr
+    return config.lr * 0.5 * (1 + math.cos(math.pi * epoch / config.epochs))
+
+
+def selected_epoch(history: list[History], config: TrainConfig) -> int:
+    """The epoch, counted from 1, whose weights are evaluated: the last, or the first of those that validation likes best."""
+    if config.selection == "last":
+        return len(history)
+    return max(history, key=lambda row: (row["val_top1"], -row["epoch"]))["epoch"]
+
+
+def fit(
+    model: VideoModel,
+    config: TrainConfig,
+    state: TrainState,
+    *,
+    seed: int,
+    device: torch.device,
+    batches: Callable[[int], Iterable[Batch]],
+    validate: Callable[[], dict[str, float]] | None,
+    save: Callable[[TrainState], None],
+) -> None:
+    """Trains from where ``state`` stands to the last epoch, and leaves the selected weights in the model.
+
+    Args:
+        model: The model on its device; what ``state`` holds is loaded into it.
+        config: The training section of a config.
+        state: Where the training stands; brought forward in place.
+        seed: The trial's seed.
+        device: Where the model is.
+        batches: Gives the training batches of an epoch (counted from 0).
+        validate: Gives the validation split's metrics, or None where there is no such split.
+        save: Called after each epoch.
+
+    Raises:
+        DivergedError: The loss is not finite.
+    """
+    optimizer = torch.optim.Adam(
+        [parameter for parameter in model.parameters() if parameter.requires_grad],
+        lr=config.lr,
+        weight_decay=config.weight_decay,
+    )
+    if state.model is not None and state.optimizer is not None:
+        model.load_state_dict(state.model)
+        optimizer.load_state_dict(state.optimizer)
+    for epoch in range(len(state.history), config.epochs):
+        torch.manual_seed(seed_for(seed, f"epoch {epoch}"))
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(config, epoch)
+        row = train_epoch(model, optimizer, batches(epoch), epoch=epoch, device=device, precision=config.precision)
+        if validate is not None:
+            row |= {f"val_{name}": value for name, value in validate().items()}
+        _remember(state, model, optimizer, {**row, "lr": learning_rate(config, epoch)}, config)
+        save(state)
+    if state.best is not None:
+        model.load_state_dict(state.best)
+
+
+def _remember(
+    state: TrainState, model: VideoModel, optimizer: torch.optim.Optimizer, row: History, config: TrainConfig
+) -> None:
+    """Adds an epoch to the state; of equally good epochs the first one is the best."""
+    if config.selection == "best_val":
+        if selected_epoch([*state.history, row], config) == row["epoch"]:
+            state.best = deepcopy(model.state_dict())
+    state.history.append(row)
+    state.model, state.optimizer = model.state_dict(), optimizer.state_dict()
+
+
+def train_epoch(
+    model: VideoModel,
+    optimizer: torch.optim.Optimizer,
+    batches: Iterable[Batch],
+    *,
+    epoch: int,
+    device: torch.device,
+    precision: str,
+) -> History:
+    """One pass over the training clips.
+
+    Args:
+        model: The model on its device.
+        optimizer: Over the parameters that are trained.
+        batches: The clips.
+        epoch: Counted from 0.
+        device: Where the model is.
+        precision: ``float32``, or ``bfloat16`` for autocast.
+
+    Returns:
+        The history's row: epoch counted from 1, mean loss, Top-1 over the training clips as they were seen.
+
+    Raises:
+        DivergedError: The loss is not finite.
+    """
+    model.train()
+    seen = right = 0
+    total = 0.0
+    for step, batch in enumerate(batches, start=1):
+        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+            logits = model(batch.frames)
+        loss = cross_entropy(logits.float(), batch.labels)
+        if not math.isfinite(value := loss.item()):
+            raise DivergedError(epoch + 1, step, value)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        seen += len(batch.clips)
+        total += value * len(batch.clips)
+        right += int((logits.argmax(dim=1) == batch.labels).sum())
+    return {"epoch": epoch + 1, "loss": total / max(seen, 1), "train_top1": right / max(seen, 1)}

@@ -1,0 +1,51 @@
+"""From a config to a module: a 3D backbone with a head on its tokens.
+
+Legend: B clips, F frames, S pixels of the crop's side, T time steps, P sites, C channels, K classes.
+"""
+
+from jaxtyping import Float
+from taghead.head import LinearHead, TAGHead, grid_tokens
+from torch import Tensor, nn
+
+from taghead.backbones import BACKBONES, freeze, grid_of
+from taghead.config import Config
+
+
+class VideoModel(nn.Module):
+    """A backbone and a head: clips in, logits out.
+
+    Args:
+        backbone: A module with ``channels`` that maps (B, 3, F, S, S) to (B, C, T, H, W).
+        head: `TAGHead`, `LinearHead`, or anything with ``embed`` and ``classify``.
+    """
+
+    def __init__(self, backbone: nn.Module, head: TAGHead | LinearHead) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.head = head
+
+    def tokens(self, clip: Float[Tensor, "B 3 F S S"]) -> Float[Tensor, "B T P C"]:
+        """The backbone's features as a grid of tokens."""
+        return grid_tokens(self.backbone(clip))
+
+    def forward(self, clip: Float[Tensor, "B 3 F S S"]) -> Float[Tensor, "B K"]:
+        """The logits of each clip."""
+        return self.head(self.tokens(clip))
+
+
+def build_model(config: Config, num_classes: int) -> VideoModel:
+    """Builds the backbone, then the head, drawing from torch's global generator in that order.
+
+    Args:
+        config: The experiment.
+        num_classes: K.
+    """
+    model = config.model
+    backbone_options = {} if model.norm_momentum is None else {"norm_momentum": model.norm_momentum}
+    backbone = BACKBONES[model.backbone](**backbone_options)
+    if model.freeze_backbone:
+        freeze(backbone)
+    if model.head == "linear":
+        return VideoModel(backbone, LinearHead(backbone.channels, num_classes))
+    grid = grid_of(model.backbone, config.data.num_frames, config.data.crop_size)
+    return VideoModel(backbone, TAGHead(backbone.channels, grid, num_classes, **config.head.model_dump()))

@@ -1,0 +1,346 @@
+"""`run` makes one trial out of a config: the only way a record comes to be, whoever calls."""
+
+import csv
+import io
+import platform
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from taghead.weights import fingerprint, load_backbone, load_weights, save_weights
+
+from taghead.backbones import BACKBONES
+from taghead.checkpoint import TrainState, load_state, save_state
+from taghead.config import Config
+from taghead.data.batches import Batch, eval_batches, train_batches
+from taghead.data.clips import ClipList, read_clips
+from taghead.data.frame_cache import FrameCache
+from taghead.errors import InputError
+from taghead.evaluate import Predictions, predict
+from taghead.files import write_text
+from taghead.fit import DivergedError, fit, seed_for, selected_epoch
+from taghead.model import VideoModel, build_model
+from taghead.record import (
+    KEPT_FILES,
+    DataFacts,
+    Keep,
+    MachineFacts,
+    Record,
+    WeightFacts,
+    code_commit,
+    read_record,
+    trial_id,
+    write_record,
+)
+
+CHECKPOINT = "checkpoint.pt"
+FIXED_ORDER_SEED = 42  # of the released code's loader: the same order in every epoch, whatever the seed
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where and with what a trial runs: never part of its identity.
+
+    Attributes:
+        data_root: The folder of the data set.
+        weights: A file with the backbone's weights, or a folder that holds it under its public name; None takes the
+            file that comes with the backbone, where there is one.
+        device: ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
+        threads: For torch on the CPU. A resumed run keeps the number that it began with.
+        cache: Folder for decoded frames; None keeps them in memory.
+        missing: What to do where the split lists name clips that are not there.
+    """
+
+    data_root: Path
+    weights: Path | None = None
+    device: str = "cpu"
+    threads: int = 1
+    cache: Path | None = None
+    missing: Literal["error", "skip"] = "error"
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What tells a trial from another beside its config and seed: fingerprints of the clips and of the weights."""
+
+    data: str
+    weights: str | None
+    synthetic: bool
+
+
+def find_device(name: str) -> str:
+    """The device that a command's ``--device`` means; ``auto`` is the GPU where there is one.
+
+    Raises:
+        InputError: A device that this machine has not; never a silent fall back to another.
+    """
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"--device {name}: not to be had here ({reason}); use cpu, or auto.") from None
+    return str(device)
+
+
+def find_weights(config: Config, weights: Path | None) -> Path | None:
+    """The file that the backbone starts from, or None where the config wants no weights.
+
+    Raises:
+        InputError: The config wants some, and there is no such file.
+    """
+    if not config.model.pretrained:
+        return None
+    name = config.model.backbone
+    backbone = BACKBONES[name]
+    if weights is None:
+        bundled = Path(__file__).parent / "backbones" / f"{name}.safetensors"
+        if bundled.is_file():
+            return bundled
+        raise InputError(
+            f"{name} starts from public weights: give --weights FILE (public names: "
+            f"{', '.join(backbone.weights.files)}), or start from nothing by --set model.pretrained=false."
+        )
+    if not weights.is_dir():
+        return weights
+    for file in backbone.weights.files:
+        if (weights / file).is_file():
+            return weights / file
+    raise InputError(f"{weights}: no weights of {name}; expected one of {', '.join(backbone.weights.files)}.")
+
+
+def identify(config: Config, *, machine: Machine) -> Identity:
+    """Reads the split lists and the weights file, and gives their fingerprints.
+
+    Raises:
+        InputError: Something about the data set or the weights is not right.
+    """
+    clips = read_clips(config.data.dataset, machine.data_root, missing=machine.missing)
+    _check_selection(config, clips)
+    file = find_weights(config, machine.weights)
+    return Identity(clips.fingerprint, fingerprint(file) if file else None, clips.synthetic)
+
+
+def _check_selection(config: Config, clips: ClipList) -> None:
+    if config.train.selection == "best_val" and not clips.has_validation:
+        raise InputError(
+            f"train.selection=best_val needs a validation split apart from the test split, and {clips.dataset} has "
+            "none: selecting on the test split would flatter the scores. Use --set train.selection=last."
+        )
+
+
+class _Trial:
+    """One trial's data, model and place, as `run` and `complete` share them."""
+
+    def __init__(self, config: Config, *, seed: int, machine: Machine) -> None:
+        self.config, self.seed, self.machine = config, seed, machine
+        self.device = torch.device(machine.device)
+        self.clips = read_clips(config.data.dataset, machine.data_root, missing=machine.missing)
+        _check_selection(config, self.clips)
+        data = config.data
+        self.cache = FrameCache(machine.cache, num_frames=data.num_frames, short_side=data.short_side)
+        weights = BACKBONES[config.model.backbone].weights
+        self.view: dict[str, Any] = {
+            "crop_size": data.crop_size,
+            "mean": data.mean or weights.mean,
+            "std": data.std or weights.std,
+            "device": self.device,
+            "batch_size": config.train.batch_size,
+            "cache": self.cache,
+        }
+
+    def build(self) -> VideoModel:
+        """The model with its initial weights drawn from the seed, before any weights file is read."""
+        torch.manual_seed(seed_for(self.seed, "initial weights"))
+        return build_model(self.config, len(self.clips.classes)).to(self.device)
+
+    def load_weights(self, model: VideoModel) -> WeightFacts | None:
+        """Reads the weights that the backbone starts from, if the config wants some."""
+        file = find_weights(self.config, self.machine.weights)
+        if file is None:
+            return None
+        report = load_backbone(model.backbone, file)
+        return WeightFacts(file=file.name, fingerprint=fingerprint(file), summary=str(report))
+
+    def train_batches(self, epoch: int) -> Iterable[Batch]:
+        """The training clips of an epoch, in its order and with its augmentation."""
+        fixed = self.config.train.order == "fixed"
+        return train_batches(
+            self.clips.split("train"),
+            seed=self.seed,
+            epoch=epoch,
+            order=(FIXED_ORDER_SEED, 0) if fixed else (self.seed, epoch),
+            crop=self.config.data.train_crop,
+            flip=self.config.data.flip,
+            **self.view,
+        )
+
+    def predict(self, model: VideoModel, split: Literal["val", "test"], *, frame_means: bool = False) -> Predictions:
+        """What the model says of a split."""
+        return predict(
+            model,
+            eval_batches(self.clips.split(split), **self.view),
+            num_classes=len(self.clips.classes),
+            device=self.device,
+            precision=self.config.train.precision,
+            frame_means=frame_means,
+        )
+
+    def facts(self, unreadable: dict[str, str]) -> DataFacts:
+        """Which clips were used."""
+        clips = self.clips
+        return DataFacts(
+            dataset=clips.dataset,
+            fingerprint=clips.fingerprint,
+            synthetic=clips.synthetic,
+            num_classes=len(clips.classes),
+            num_train=len(clips.split("train")),
+            num_val=len(clips.split("val")),
+            num_test=len(clips.split("test")),
+            missing=clips.missing,
+            unreadable=dict(sorted(unreadable.items())),
+        )
+
+
+def run(
+    config: Config,
+    *,
+    seed: int,
+    machine: Machine,
+    folder: Path,
+    keep: Iterable[Keep] = (),
+    on_epoch: Callable[[dict[str, Any]], None] | None = None,
+    attempt: int = 1,
+) -> Record:
+    """Trains, evaluates on the test split, and writes the record; goes on from the folder's checkpoint if it has one.
+
+    Args:
+        config: The experiment.
+        seed: Of the initial weights, the order of the clips, their augmentation and dropout.
+        machine: Where and with what.
+        folder: Holds checkpoint and history on the way, and ``record.json``, ``history.csv``, ``predictions.npz`` and
+            what is kept at the end. Made if it is not there.
+        keep: What to keep beside that: ``weights``, ``embeddings``, ``frame_means``.
+        on_epoch: Called after each epoch with its row of the history, and ``epochs``, the number there will be.
+        attempt: How often this trial has been started, for the record.
+
+    Returns:
+        The record, of status ``complete`` or ``diverged``.
+
+    Raises:
+        InputError: Something about the data set or the weights is not right.
+    """
+    start = time.monotonic()
+    folder.mkdir(parents=True, exist_ok=True)
+    trial = _Trial(config, seed=seed, machine=machine)
+    model = trial.build()
+    weights = trial.load_weights(model)
+    name = trial_id(config, seed=seed, data=trial.clips.fingerprint, weights=weights.fingerprint if weights else None)
+    state = load_state(folder / CHECKPOINT, trial=name) or TrainState(trial=name, threads=machine.threads)
+    torch.set_num_threads(state.threads)
+    earlier = state.seconds
+
+    def save(state: TrainState) -> None:
+        state.seconds = earlier + time.monotonic() - start
+        state.unreadable |= trial.cache.unreadable
+        save_state(state, folder / CHECKPOINT)
+        _write_history(state.history, folder)
+        if on_epoch:
+            on_epoch({**state.history[-1], "epochs": config.train.epochs})
+
+    outcome = _train_and_evaluate(trial, model, state, folder=folder, keep=frozenset(keep), save=save)
+    record = Record(
+        trial_id=name,
+        seed=seed,
+        config=config,
+        data=trial.facts(state.unreadable | trial.cache.unreadable),
+        weights=weights,
+        selection=config.train.selection,
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        machine=_machine_facts(trial.device, state.threads),
+        commit=code_commit(),
+        attempt=attempt,
+        seconds=earlier + time.monotonic() - start,
+        **outcome,
+    )
+    write_record(record, folder)
+    (folder / CHECKPOINT).unlink(missing_ok=True)
+    return record
+
+
+def _train_and_evaluate(
+    trial: _Trial,
+    model: VideoModel,
+    state: TrainState,
+    *,
+    folder: Path,
+    keep: frozenset[Keep],
+    save: Callable[[TrainState], None],
+) -> dict[str, Any]:
+    """Writes predictions and what is kept; gives the record's status, epoch, metrics or error."""
+    config = trial.config.train
+    validate = (lambda: trial.predict(model, "val").metrics()) if trial.clips.has_validation else None
+    try:
+        fit(
+            model,
+            config,
+            state,
+            seed=trial.seed,
+            device=trial.device,
+            batches=trial.train_batches,
+            validate=validate,
+            save=save,
+        )
+    except DivergedError as error:
+        _write_history(state.history, folder)
+        return {"status": "diverged", "error": str(error), "epoch": error.epoch}
+    predictions = trial.predict(model, "test", frame_means="frame_means" in keep)
+    predictions.save(folder, keep=keep)
+    if "weights" in keep:
+        save_weights(model, folder / KEPT_FILES["weights"], metadata={"trial_id": state.trial})
+    return {"status": "complete", "epoch": selected_epoch(state.history, config), "metrics": predictions.metrics()}
+
+
+def complete(folder: Path, *, machine: Machine, keep: Iterable[Keep]) -> None:
+    """Adds to a finished trial what it lacks, by one evaluation from its kept weights.
+
+    Args:
+        folder: The trial's folder, with ``weights.safetensors``.
+        machine: Where and with what.
+        keep: What to add: ``embeddings``, ``frame_means``.
+
+    Raises:
+        InputError: The folder has no weights, or the clips are not those that the trial used.
+    """
+    record = read_record(folder)
+    path = folder / KEPT_FILES["weights"]
+    if not path.is_file():
+        raise InputError(f"{folder}: the trial kept no weights, so that it must be trained again.")
+    trial = _Trial(record.config, seed=record.seed, machine=replace(machine, threads=record.machine.threads))
+    if trial.clips.fingerprint != record.data.fingerprint:
+        raise InputError(f"{folder}: {machine.data_root} holds other clips than the trial used.")
+    torch.set_num_threads(record.machine.threads)
+    model = trial.build()
+    load_weights(model, path)
+    keep = tuple(keep)
+    trial.predict(model, "test", frame_means="frame_means" in keep).save(folder, keep=keep)
+
+
+def _write_history(history: list[dict[str, Any]], folder: Path) -> None:
+    if not history:
+        return
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(history[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(history)
+    write_text(folder / "history.csv", text.getvalue())
+
+
+def _machine_facts(device: torch.device, threads: int) -> MachineFacts:
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device.type} ({platform.machine()})"
+    return MachineFacts(device=name, threads=threads, python=platform.python_version(), torch=torch.__version__)
