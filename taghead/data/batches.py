@@ -1,0 +1,173 @@
+"""Batches of clips on the device: decoded ahead by a few threads, in an order that seed and epoch alone decide.
+
+Axes: B clips; F frames; S side of the crop, in pixels.
+"""
+
+from collections import deque
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64, UInt8
+from torch import Tensor
+
+from taghead.data.clips import Clip
+from taghead.data.decode import UnreadableClip
+from taghead.data.frame_cache import FrameCache
+from taghead.data.transforms import Crop, Draw, batch, draw_centre, draw_train, stream
+
+FIXED_ORDER_SEED = 42  # the authors' public code shuffles with it in every epoch
+
+_Frames = UInt8[np.ndarray, "F h w 3"]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Clips ready for the backbone.
+
+    Attributes:
+        clips: Normalised, on the device.
+        labels: Likewise.
+        ids: Of these clips.
+        unreadable: The batch's clips that gave no frame: not in the other fields. An evaluation counts them as wrong.
+    """
+
+    clips: Float[Tensor, "B 3 F S S"]
+    labels: Int64[Tensor, " B"]
+    ids: tuple[str, ...]
+    unreadable: tuple[Clip, ...]
+
+
+def training_order(num_clips: int, *, seed: int, epoch: int) -> list[int]:
+    """A permutation of 0 to num_clips - 1 that depends on seed and epoch alone."""
+    return np.argsort(stream("order", seed, epoch).random(num_clips), kind="stable").tolist()
+
+
+def train_batches(
+    clips: Sequence[Clip],
+    *,
+    cache: FrameCache,
+    seed: int,
+    epoch: int,
+    batch_size: int,
+    crop: Crop,
+    crop_size: int,
+    flip: float,
+    mean: Sequence[float],
+    std: Sequence[float],
+    device: torch.device | str = "cpu",
+    order: Literal["reshuffled", "fixed"] = "reshuffled",
+    num_threads: int = 1,
+) -> Generator[Batch, None, None]:
+    """The batches of one epoch of training.
+
+    Which clips share a batch is settled by the order alone. A clip that gives no frame is left out of its batch and
+    never replaced; its reason is in ``cache.unreadable``. A batch that holds a single clip, though ``batch_size`` is
+    larger, is left out: batch norm would learn from one clip what the others are like.
+
+    Args:
+        clips: Of the training split.
+        cache: Gives the decoded frames.
+        seed: The trial's: decides order, crops and flips.
+        epoch: From 0.
+        batch_size: Clips in a batch; the last may have fewer.
+        crop: See `draw_train`.
+        crop_size: S, in pixels.
+        flip: Probability of a flip.
+        mean: Of red, green and blue, in 0 to 1.
+        std: Likewise.
+        device: Where the batches shall be.
+        order: ``reshuffled`` in each epoch; or ``fixed``: the same in all epochs and for all seeds.
+        num_threads: Threads that decode ahead; 0 decodes when a batch is asked for. Changes no bit of the result.
+    """
+    drawn = (FIXED_ORDER_SEED, 0) if order == "fixed" else (seed, epoch)
+    ordered = [clips[index] for index in training_order(len(clips), seed=drawn[0], epoch=drawn[1])]
+
+    def draw(clip: Clip, size: tuple[int, int]) -> Draw:
+        return draw_train(size, seed=seed, epoch=epoch, clip_id=clip.id, crop=crop, crop_size=crop_size, flip=flip)
+
+    collate = partial(batch, crop_size=crop_size, mean=mean, std=std, device=device)
+    batches = _batches(ordered, draw, collate, cache=cache, batch_size=batch_size, num_threads=num_threads)
+    with closing(batches):
+        for made in batches:
+            if len(made.ids) >= min(2, batch_size):
+                yield made
+
+
+def eval_batches(
+    clips: Sequence[Clip],
+    *,
+    cache: FrameCache,
+    batch_size: int,
+    crop_size: int,
+    mean: Sequence[float],
+    std: Sequence[float],
+    device: torch.device | str = "cpu",
+    num_threads: int = 1,
+) -> Generator[Batch, None, None]:
+    """All clips in their order, cropped in the centre (single clip, single view); the last batch may be smaller.
+
+    A clip that gives no frame is in its batch's ``unreadable``; a batch may consist of such clips only (B = 0:
+    nothing to run the network on).
+    The arguments are those of `train_batches`.
+    """
+
+    def draw(clip: Clip, size: tuple[int, int]) -> Draw:
+        return draw_centre(size, crop_size=crop_size)
+
+    collate = partial(batch, crop_size=crop_size, mean=mean, std=std, device=device)
+    return _batches(clips, draw, collate, cache=cache, batch_size=batch_size, num_threads=num_threads)
+
+
+def _batches(
+    clips: Sequence[Clip],
+    draw: Callable[[Clip, tuple[int, int]], Draw],
+    collate: Callable[[list[_Frames], list[Draw]], Float[Tensor, "B 3 F S S"]],
+    *,
+    cache: FrameCache,
+    batch_size: int,
+    num_threads: int,
+) -> Generator[Batch, None, None]:
+    decoded = _decoded(clips, cache=cache, num_threads=num_threads, ahead=2 * batch_size)
+    with closing(decoded):
+        while group := list(islice(decoded, batch_size)):
+            readable = [(clip, frames) for clip, frames in group if frames is not None]
+            draws = [draw(clip, frames.shape[1:3]) for clip, frames in readable]
+            pixels = collate([frames for _, frames in readable], draws)
+            labels = torch.tensor([clip.label for clip, _ in readable], dtype=torch.int64, device=pixels.device)
+            unreadable = tuple(clip for clip, frames in group if frames is None)
+            yield Batch(pixels, labels, tuple(clip.id for clip, _ in readable), unreadable)
+
+
+def _decoded(
+    clips: Sequence[Clip], *, cache: FrameCache, num_threads: int, ahead: int
+) -> Generator[tuple[Clip, _Frames | None], None, None]:
+    """Each clip with its frames (None: unreadable), in order, at most ``ahead`` of them waiting in memory."""
+
+    def get(clip: Clip) -> _Frames | None:
+        try:
+            return cache.get(clip)
+        except UnreadableClip:
+            return None
+
+    if num_threads == 0:
+        yield from ((clip, get(clip)) for clip in clips)
+        return
+    pool = ThreadPoolExecutor(num_threads, thread_name_prefix="decode")
+    waiting: deque[tuple[Clip, Future[_Frames | None]]] = deque()
+    upcoming = iter(clips)
+    try:
+        while True:
+            waiting.extend((clip, pool.submit(get, clip)) for clip in islice(upcoming, ahead - len(waiting)))
+            if not waiting:
+                return
+            clip, frames = waiting.popleft()
+            yield clip, frames.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
