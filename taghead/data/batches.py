@@ -10,7 +10,6 @@ from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
-from typing import Literal
 
 import numpy as np
 import torch
@@ -22,8 +21,6 @@ from taghead.data.decode import UnreadableClip
 from taghead.data.frame_cache import FrameCache
 from taghead.data.transforms import Crop, Draw, batch, draw_centre, draw_train, stream
 
-FIXED_ORDER_SEED = 42  # the authors' public code shuffles with it in every epoch
-
 _Frames = UInt8[np.ndarray, "F h w 3"]
 
 
@@ -32,16 +29,21 @@ class Batch:
     """Clips ready for the backbone.
 
     Attributes:
-        clips: Normalised, on the device.
+        frames: Cropped and normalised, on the device.
         labels: Likewise.
-        ids: Of these clips.
+        clips: What they are of.
         unreadable: The batch's clips that gave no frame: not in the other fields. An evaluation counts them as wrong.
     """
 
-    clips: Float[Tensor, "B 3 F S S"]
+    frames: Float[Tensor, "B 3 F S S"]
     labels: Int64[Tensor, " B"]
-    ids: tuple[str, ...]
+    clips: tuple[Clip, ...]
     unreadable: tuple[Clip, ...]
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """Of `clips`."""
+        return tuple(clip.id for clip in self.clips)
 
 
 def training_order(num_clips: int, *, seed: int, epoch: int) -> list[int]:
@@ -62,7 +64,7 @@ def train_batches(
     mean: Sequence[float],
     std: Sequence[float],
     device: torch.device | str = "cpu",
-    order: Literal["reshuffled", "fixed"] = "reshuffled",
+    order: tuple[int, int] | None = None,
     num_threads: int = 1,
 ) -> Generator[Batch, None, None]:
     """The batches of one epoch of training.
@@ -74,7 +76,7 @@ def train_batches(
     Args:
         clips: Of the training split.
         cache: Gives the decoded frames.
-        seed: The trial's: decides order, crops and flips.
+        seed: The trial's: decides crops and flips.
         epoch: From 0.
         batch_size: Clips in a batch; the last may have fewer.
         crop: See `draw_train`.
@@ -83,11 +85,12 @@ def train_batches(
         mean: Of red, green and blue, in 0 to 1.
         std: Likewise.
         device: Where the batches shall be.
-        order: ``reshuffled`` in each epoch; or ``fixed``: the same in all epochs and for all seeds.
+        order: Seed and epoch that decide the order; None: those above. The authors' public code has the same in every
+            epoch.
         num_threads: Threads that decode ahead; 0 decodes when a batch is asked for. Changes no bit of the result.
     """
-    drawn = (FIXED_ORDER_SEED, 0) if order == "fixed" else (seed, epoch)
-    ordered = [clips[index] for index in training_order(len(clips), seed=drawn[0], epoch=drawn[1])]
+    order_seed, order_epoch = order or (seed, epoch)
+    ordered = [clips[index] for index in training_order(len(clips), seed=order_seed, epoch=order_epoch)]
 
     def draw(clip: Clip, size: tuple[int, int]) -> Draw:
         return draw_train(size, seed=seed, epoch=epoch, clip_id=clip.id, crop=crop, crop_size=crop_size, flip=flip)
@@ -96,7 +99,7 @@ def train_batches(
     batches = _batches(ordered, draw, collate, cache=cache, batch_size=batch_size, num_threads=num_threads)
     with closing(batches):
         for made in batches:
-            if len(made.ids) >= min(2, batch_size):
+            if len(made.clips) >= min(2, batch_size):
                 yield made
 
 
@@ -140,9 +143,9 @@ def _batches(
             readable = [(clip, frames) for clip, frames in group if frames is not None]
             draws = [draw(clip, frames.shape[1:3]) for clip, frames in readable]
             pixels = collate([frames for _, frames in readable], draws)
-            labels = torch.tensor([clip.label for clip, _ in readable], dtype=torch.int64, device=pixels.device)
-            unreadable = tuple(clip for clip, frames in group if frames is None)
-            yield Batch(pixels, labels, tuple(clip.id for clip, _ in readable), unreadable)
+            used = tuple(clip for clip, _ in readable)
+            labels = torch.tensor([clip.label for clip in used], dtype=torch.int64, device=pixels.device)
+            yield Batch(pixels, labels, used, tuple(clip for clip, frames in group if frames is None))
 
 
 def _decoded(

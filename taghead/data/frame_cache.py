@@ -103,15 +103,15 @@ class FrameCache:
                 if (magic, found_key, math.prod(shape)) != (_MAGIC, key, size):
                     return None
                 frames = np.empty(shape, np.uint8)
-                file.readinto(frames)
+                file.readinto(frames.data)
         except (OSError, struct.error):
             return None
-        return frames if zlib.crc32(frames, zlib.crc32(head)) == checksum else None
+        return frames if zlib.crc32(frames.data, zlib.crc32(head)) == checksum else None
 
     def _keep(self, path: Path, key: bytes, frames: UInt8[np.ndarray, "F h w 3"]) -> None:
         if self._folder is not None:
             head = _HEAD.pack(_MAGIC, key, *frames.shape)
-            checksum = _CHECKSUM.pack(zlib.crc32(frames, zlib.crc32(head)))
+            checksum = _CHECKSUM.pack(zlib.crc32(frames.data, zlib.crc32(head)))
             try:
                 self._write(self._place(self._folder, path), head + checksum, frames)
                 return
@@ -129,7 +129,7 @@ class FrameCache:
         try:
             with beside.open("wb") as file:
                 file.write(head)
-                file.write(frames)
+                file.write(frames.data)
             beside.replace(place)
         finally:
             beside.unlink(missing_ok=True)
