@@ -3,7 +3,9 @@
 Table 5 and Figure 3's pictures train nothing of their own: the first counts, the second reads `stages`.
 """
 
-from studies.study import Study, axis, product
+from typing import Any
+
+from studies.study import Rows, Study, axis, product
 from taghead.backbones import BACKBONES
 from taghead.config import Config
 from taghead.errors import InputError, nearest
@@ -12,9 +14,9 @@ from taghead.recipes import recipe
 NO_EDGES: tuple[str, ...] = ()
 IF_FC = ("intra_frame",)
 TAT = ("time_aligned",)
-LINEAR = {"model.head": "linear"}
+LINEAR: dict[str, Any] = {"model.head": "linear"}
 # One edge kind alone has nothing to combine, its union and its block are one graph: five graphs, not eight.
-GRAPHS = {
+GRAPHS: Rows = {
     "no edges": {"head.edges": NO_EDGES},
     "IF-FC": {"head.edges": IF_FC},
     "TAT": {"head.edges": TAT},
@@ -139,7 +141,7 @@ def backbones() -> Study:
     """
     if missing := [name for name in TABLE_3.values() if name not in BACKBONES]:
         raise InputError(f"study backbones (Table 3) needs backbones that are not there: {', '.join(missing)}.")
-    rows: dict[str, dict[str, object]] = {}
+    rows: dict[str, dict[str, Any]] = {}
     for word, name in TABLE_3.items():
         rows[word] = {"model.backbone": name, **LINEAR}
         rows[f"{word} + TAG-Head"] = {"model.backbone": name}

@@ -1,0 +1,205 @@
+"""Works a feed off: on Ray Tune, by workers that live from the first trial to the last, or in this very process.
+
+The only file that loads Ray. Ray is a pool of processes here and nothing more: it restores nothing, logs nothing and
+keeps no results; its own files lie in a temporary folder and go with it. A worker that dies takes one attempt of one
+trial with it, and Tune gives that trial to another worker as the feed asks for it.
+"""
+
+import logging
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Protocol
+
+import ray
+from ray import tune
+from ray.tune.experiment import Trial as TuneTrial
+from ray.tune.search import Searcher
+
+from studies.feed import Feed
+from studies.trial import Outcome, Row, Trial
+from taghead.errors import InputError
+
+Work = Callable[[Trial, Callable[[Row], None]], Outcome]
+_QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # no warning that a trial without a GPU sees the GPUs as they are
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",  # paths that the user gave stay what they are
+    "RAY_DEDUP_LOGS": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # a stop is ours to handle
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
+    "TUNE_WARN_THRESHOLD_S": "60",
+    "TUNE_GLOBAL_CHECKPOINT_S": "3600",  # Tune's own state, which nobody reads
+}
+
+
+class Watch(Protocol):
+    """Who looks on."""
+
+    def began(self, trial: Trial) -> None:
+        """A worker has begun a trial."""
+
+    def epoch(self, trial: Trial, row: Row) -> None:
+        """A trial has finished an epoch."""
+
+    def ended(self, trial: Trial, outcome: Outcome) -> None:
+        """A trial has ended, for good or not."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resources:
+    """What a trial takes, and of what.
+
+    Attributes:
+        cpus: CPUs a trial.
+        gpus: GPUs a trial; a fraction lets several share one.
+        workers: How many trials run at once at the most; None: as many as there is room for.
+        total_cpus: CPUs that a Ray started here may use; None: ``workers x cpus``, or all.
+        address: A running cluster's address; None starts one on this machine and stops it at the end.
+    """
+
+    cpus: int = 1
+    gpus: float = 0.0
+    workers: int | None = None
+    total_cpus: int | None = None
+    address: str | None = None
+
+
+def run_here(feed: Feed, work: Work, *, watch: Watch) -> None:
+    """Works a feed off in this process, one trial after another: for debuggers and small tests.
+
+    Args:
+        feed: What to do.
+        work: Does one trial (`studies.trial.Work`).
+        watch: Is told of all that happens.
+    """
+    while not feed.is_finished():
+        trial = feed.next()
+        if trial is None:
+            time.sleep(0.2)  # another driver has what is left
+            continue
+        watch.began(trial)
+        outcome = work(trial, partial(watch.epoch, trial))
+        watch.ended(trial, outcome)
+        feed.done(trial, outcome)
+
+
+def run_on_ray(feed: Feed, work: Work, *, resources: Resources, watch: Watch) -> None:
+    """Works a feed off on Ray Tune.
+
+    Args:
+        feed: What to do.
+        work: Does one trial (`studies.trial.Work`); it is sent to the workers once.
+        resources: What a trial takes.
+        watch: Is told of all that happens.
+
+    Raises:
+        InputError: No machine of the cluster has what one trial takes, or the cluster cannot be reached.
+    """
+    os.environ.update({name: value for name, value in _QUIET.items() if name not in os.environ})
+    with tempfile.TemporaryDirectory(prefix="taghead-", ignore_cleanup_errors=True) as folder:
+        _start(resources)
+        try:
+            _check_room(resources)
+            _tune(_Searcher(feed, workers=resources.workers, watch=watch), work, resources=resources, folder=folder)
+        finally:
+            ray.shutdown()
+
+
+def _start(resources: Resources) -> None:
+    local: dict[str, Any] = {}
+    if resources.address is None:
+        cpus = resources.total_cpus or (resources.workers and resources.workers * resources.cpus)
+        local = {"num_cpus": cpus, "include_dashboard": False, "_node_ip_address": "127.0.0.1"}
+    try:
+        ray.init(resources.address or "local", log_to_driver=False, logging_level=logging.ERROR, **local)
+    except ConnectionError as error:
+        raise InputError(f"--address {resources.address}: no Ray cluster answers there ({error}).") from None
+
+
+def _check_room(resources: Resources) -> None:
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    for what, key, asked in (("CPU", "CPU", resources.cpus), ("GPU", "GPU", resources.gpus)):
+        most = max((node.get(key, 0) for node in nodes), default=0)
+        if asked > most:
+            remedy = "--threads-per-trial" if what == "CPU" else "--gpus-per-trial"
+            raise InputError(
+                f"a trial asks for {asked:g} {what}, but no machine has more than {most:g}; lower {remedy}."
+            )
+
+
+def _tune(searcher: "_Searcher", work: Work, *, resources: Resources, folder: str) -> None:
+    logging.getLogger("ray").setLevel(logging.CRITICAL)  # ends of workers are told by the feed
+
+    def trainable(config: dict[str, Any]) -> None:
+        outcome = work(config["trial"], lambda row: tune.report({"row": dict(row)}))
+        tune.report({"outcome": outcome})
+
+    tune.run(
+        tune.with_resources(trainable, {"cpu": resources.cpus, "gpu": resources.gpus}),
+        search_alg=searcher,
+        num_samples=-1,
+        reuse_actors=True,
+        storage_path=folder,
+        name="tune",
+        verbose=0,
+        raise_on_failed_trial=False,
+        trial_dirname_creator=lambda trial: trial.trial_id,
+        callbacks=[_Begin(searcher)],
+    )
+
+
+class _Searcher(Searcher):
+    """A feed as Tune asks it: what to run next, and what became of it."""
+
+    def __init__(self, feed: Feed, *, workers: int | None, watch: Watch) -> None:
+        super().__init__()
+        self._feed = feed
+        self._most = workers
+        self._watch = watch
+        self._running: dict[str, Trial] = {}  # by Tune's id
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        if self._feed.is_finished():
+            return Searcher.FINISHED
+        if self._most is not None and len(self._running) >= self._most:
+            return None
+        trial = self._feed.next()
+        if trial is None:
+            return Searcher.FINISHED if self._feed.is_finished() else None
+        self._running[trial_id] = trial
+        return {"trial": trial}
+
+    def began(self, trial_id: str) -> None:
+        self._watch.began(self._running[trial_id])
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        if "row" in result and trial_id in self._running:
+            self._watch.epoch(self._running[trial_id], result["row"])
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        trial = self._running.pop(trial_id)
+        outcome = (result or {}).get("outcome") or Outcome("lost", "its worker process died")
+        self._watch.ended(trial, outcome)
+        self._feed.done(trial, outcome)
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: the store is the state."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing: the store is the state."""
+
+
+class _Begin(tune.Callback):
+    """Tells the searcher when a worker begins a trial, which `Searcher` is not told."""
+
+    def __init__(self, searcher: _Searcher) -> None:
+        self._searcher = searcher
+
+    def on_trial_start(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
+        self._searcher.began(trial.trial_id)

@@ -1,0 +1,108 @@
+"""A feed hands out trials and is told what became of them; executors know nothing else of a study.
+
+`GridFeed` walks plans; a search's feed would ask its sampler instead.
+"""
+
+import time
+from collections import Counter, deque
+from collections.abc import Iterable
+from typing import Protocol
+
+from studies.plan import Plan
+from studies.store import Store
+from studies.trial import Outcome, Trial
+
+ATTEMPTS = 3  # of a trial whose process dies, in one launch
+LOOK_AGAIN = 2.0  # seconds between two looks at the trials that other drivers run
+
+
+class Feed(Protocol):
+    """What an executor works off."""
+
+    def next(self) -> Trial | None:
+        """A trial to begin now; None where there is none at the moment, or none any more."""
+
+    def done(self, trial: Trial, outcome: Outcome) -> None:
+        """Tells what became of a trial that `next` gave."""
+
+    def is_finished(self) -> bool:
+        """Whether `next` will never give a trial again, whatever becomes of those that run."""
+
+
+class GridFeed:
+    """Every trial of a grid once; lost ones again, at once; those that another driver runs when it is done or dead.
+
+    Attributes:
+        outcomes: What became of each trial, by trial id; without those that another driver still runs.
+    """
+
+    def __init__(self, trials: Iterable[Trial], *, store: Store) -> None:
+        self.outcomes: dict[str, Outcome] = {}
+        self._waiting = deque(trials)
+        self._running: set[str] = set()
+        self._elsewhere: deque[Trial] = deque()
+        self._attempts: Counter[str] = Counter()
+        self._store = store
+        self._looked = 0.0
+        self._stopped = False
+
+    def next(self) -> Trial | None:
+        """The next trial of the grid, or one whose other driver has finished or died."""
+        trial = self._waiting.popleft() if self._waiting else self._left_by_others()
+        if trial is not None:
+            self._running.add(trial.trial_id)
+            self._attempts[trial.trial_id] += 1
+        return trial
+
+    def done(self, trial: Trial, outcome: Outcome) -> None:
+        """Takes note; ``full`` ends the grid, since nothing that follows could be written either."""
+        self._running.discard(trial.trial_id)
+        if outcome.ending == "taken":
+            self._attempts[trial.trial_id] -= 1
+            self._elsewhere.append(trial)
+        elif outcome.ending == "lost" and self._attempts[trial.trial_id] < ATTEMPTS:
+            self._waiting.appendleft(trial)
+        else:
+            self.outcomes[trial.trial_id] = outcome
+            if outcome.ending == "full":
+                self._stopped = True
+        if self._stopped:
+            self._waiting.clear()
+            self._elsewhere.clear()
+
+    def is_finished(self) -> bool:
+        """Whether nothing waits, runs, or is run by another driver."""
+        return not (self._waiting or self._running or self._elsewhere)
+
+    def _left_by_others(self) -> Trial | None:
+        if not self._elsewhere or time.monotonic() - self._looked < LOOK_AGAIN:
+            return None
+        self._looked = time.monotonic()
+        for _ in range(len(self._elsewhere)):
+            trial = self._elsewhere.popleft()
+            if not self._store.is_running(trial.trial_id):
+                return trial
+            self._elsewhere.append(trial)
+        return None
+
+
+def trials_of(plans: Iterable[Plan]) -> list[Trial]:
+    """The trials of several plans, each once, keeping for all of them what any of them asks for.
+
+    They come seed by seed, so that a half-finished study has every row early.
+    """
+    found: dict[str, Trial] = {}
+    for plan in plans:
+        for seed in plan.seeds:
+            for cell in plan.cells:
+                trial_id = cell.trials[seed]
+                old = found.get(trial_id)
+                found[trial_id] = Trial(
+                    trial_id=trial_id,
+                    config=cell.config,
+                    seed=seed,
+                    keep=frozenset(plan.keep) | (old.keep if old else frozenset()),
+                    data=cell.data,
+                    label=old.label if old else f"{plan.name}: {cell.row}, {cell.dataset}, seed {seed}",
+                )
+    return list(found.values())

@@ -1,0 +1,182 @@
+"""The results folder: what has been run, what is running, and what each study asks for.
+
+``trials/<id>/`` holds a finished trial, ``running/<id>/`` one that is being worked on or was given up, with its
+checkpoint; ``studies/<name>/plan.json`` says which trials a study is made of. Trials belong to no study: the same
+experiment in three tables is one folder. What holds, whatever is killed and however many drivers share the folder:
+
+1. A trial is in ``trials/`` whole or not at all: it gets there by one rename.
+2. Only one live process works on a trial (`studies.claim`); a dead one's claim is taken over, with its checkpoint.
+3. A finished trial is replaced only by one that holds all it held and more, and only because a study asked for more.
+4. Nothing here is needed to read a trial but the files in its folder.
+
+A process that was stopped for minutes (a suspended laptop) and whose claim was taken over meanwhile finds that out when
+it wants to finish, and leaves the trial to the other.
+"""
+
+import os
+import shutil
+from collections.abc import Iterable
+from contextlib import AbstractContextManager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from studies import claim as claims
+from taghead.errors import InputError
+from taghead.record import KEPT_FILES, Keep, Record, read_record
+
+Need = Literal["nothing", "train", "evaluate", "again"]
+
+
+class LostClaimError(RuntimeError):
+    """Another process took the trial over while this one was silent."""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """The right to work on one trial, until it is finished, released or dropped.
+
+    Attributes:
+        store: Where the trial is.
+        trial_id: Which one.
+        attempt: How often somebody has begun on it, this time included.
+    """
+
+    store: "Store"
+    trial_id: str
+    attempt: int
+
+    @property
+    def folder(self) -> Path:
+        """Where the trial is run; holds the checkpoint of the attempt before, if that left one."""
+        return self.store.running / self.trial_id
+
+    def alive(self) -> AbstractContextManager[None]:
+        """Tells other processes that this one lives, while a block runs."""
+        return claims.heartbeat(self.folder, self.attempt)
+
+    def is_done(self) -> bool:
+        """Whether the trial has its record already: the attempt before died just before it could finish."""
+        return (self.folder / "record.json").exists()
+
+    def finish(self) -> None:
+        """Moves the trial to the finished ones, in place of an older one under the same id.
+
+        Raises:
+            LostClaimError: Another process has taken it over.
+        """
+        self._check_held()
+        final = self.store.trials / self.trial_id
+        final.parent.mkdir(parents=True, exist_ok=True)
+        if final.exists():
+            aside = self.store.running / f".replaced-{self.trial_id}-{os.getpid()}"
+            final.rename(aside)
+            self.folder.rename(final)
+            shutil.rmtree(aside)
+        else:
+            self.folder.rename(final)
+        claims.clear(final)  # after the move: until then they keep others off
+
+    def release(self) -> None:
+        """Leaves the trial, with its checkpoint, to whoever comes next."""
+        if claims.latest(self.folder) == self.attempt:
+            with suppress(OSError):  # a full disk: the claim then ends with this process
+                claims.release(self.folder, self.attempt)
+
+    def drop(self) -> None:
+        """Gives the claim up and removes its folder: there was nothing to do."""
+        if claims.latest(self.folder) == self.attempt:
+            shutil.rmtree(self.folder)
+
+    def _check_held(self) -> None:
+        if claims.latest(self.folder) != self.attempt:
+            raise LostClaimError(f"trial {self.trial_id} was taken over by another process")
+
+
+@dataclass(frozen=True)
+class Store:
+    """A results folder.
+
+    Attributes:
+        root: The folder; it is made when something is written to it.
+    """
+
+    root: Path
+
+    @property
+    def trials(self) -> Path:
+        """The finished trials, a folder each."""
+        return self.root / "trials"
+
+    @property
+    def running(self) -> Path:
+        """The trials that are worked on or were given up, a folder each."""
+        return self.root / "running"
+
+    def check_writable(self) -> None:
+        """Refuses a folder that trials could not be written to.
+
+        Raises:
+            InputError: It cannot be made or written to.
+        """
+        try:
+            for folder in (self.trials, self.running):
+                folder.mkdir(parents=True, exist_ok=True)
+            probe = self.running / f".probe-{os.getpid()}"
+            probe.write_bytes(b"probe")
+            probe.unlink()
+        except OSError as error:
+            raise InputError(
+                f"{self.root}: results cannot be written there ({error.strerror}); give another folder with --results."
+            ) from None
+
+    def read(self, trial_id: str) -> Record | None:
+        """The record of a finished trial, or None.
+
+        Raises:
+            InputError: The record is damaged, or a newer version wrote it.
+        """
+        folder = self.trials / trial_id
+        return read_record(folder) if folder.exists() else None
+
+    def need(self, trial_id: str, keep: Iterable[Keep]) -> Need:
+        """What is left to do so that a trial is there with all that is asked for.
+
+        Returns:
+            ``train``; ``nothing``; or, where a finished trial lacks files, ``evaluate`` if its weights were kept and
+            else ``again``. A trial that failed or diverged has nothing to keep, and is left as it is.
+        """
+        record = self.read(trial_id)
+        if record is None:
+            return "train"
+        folder = self.trials / trial_id
+        missing = [name for name in keep if not (folder / KEPT_FILES[name]).exists()]
+        if record.status != "complete" or not missing:
+            return "nothing"
+        return "evaluate" if (folder / KEPT_FILES["weights"]).exists() else "again"
+
+    def kept(self, trial_id: str) -> frozenset[Keep]:
+        """What is kept of a finished trial."""
+        return frozenset(name for name, file in KEPT_FILES.items() if (self.trials / trial_id / file).exists())
+
+    def claim(self, trial_id: str) -> Claim | None:
+        """Claims a trial for this process; None where another live process has it.
+
+        Whether there is still something to do has to be asked after this, not before: another may have just done it.
+
+        Raises:
+            OSError: The folder cannot be written to.
+        """
+        number = claims.take(self.running / trial_id)
+        return None if number is None else Claim(self, trial_id, number)
+
+    def is_running(self, trial_id: str) -> bool:
+        """Whether a live process works on a trial."""
+        return claims.is_live(self.running / trial_id)
+
+    def forget(self, trial_id: str) -> None:
+        """Removes a finished trial, so that the next launch runs it anew."""
+        aside = self.running / f".forgotten-{trial_id}-{os.getpid()}"
+        aside.parent.mkdir(parents=True, exist_ok=True)
+        (self.trials / trial_id).rename(aside)
+        shutil.rmtree(aside)
