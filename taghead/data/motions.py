@@ -54,7 +54,7 @@ def _kick(b: Float[np.ndarray, " T"]) -> Moves:
 
 
 def _hop(b: Float[np.ndarray, " T"]) -> Moves:
-    return {"hop": 0.24 * b}
+    return {"hop": 0.19 * b}
 
 
 def _in_order(first: Callable[..., Moves], second: Callable[..., Moves]) -> Motion:

@@ -1,9 +1,9 @@
 """Synthetic fine-grained actions: an articulated figure as real H.264 files in the HAA500 layout, ready for UniView.
 
 Axes: T frames; h w pixels.
-All that is not the class (start pose and facing, colours, background, place, size, camera drift, speed, length) is
-drawn from a stream that is told the number of the clip and nothing of its class: clip 7 of every class has the same of
-all these, and only the motion differs. So no nuisance can give a class away, in any split.
+All that is not the class (start pose and facing, an idle arm, colours, background, place, size, camera drift, speed,
+length) is drawn without a word of what the class does. Classes that only time tells apart share these draws: clip 7 of
+one is the twin of clip 7 of the other, with the same of all that, and only the motion differs.
 """
 
 import csv
@@ -29,7 +29,7 @@ from taghead.errors import InputError
 Kind = Literal["fine", "coarse"]
 Size = Literal["tiny", "small", "medium"]
 
-VERSION = 1
+VERSION = 2
 FRAMES_PER_SECOND = 25
 WIDTH, HEIGHT = 72, 64
 _MOTIONS: dict[str, dict[str, Motion]] = {"fine": FINE, "coarse": COARSE}
@@ -51,7 +51,8 @@ class Nuisance:
         ease: 0 for an even speed, 1 for a soft start and end.
         repeats: Repetitions that coarse motions make; fine ones do not read it.
         facing_degrees: Yaw at the start.
-        stance: Start pose: arms out, elbows, legs out (radians, the same on both sides) and squat (0 to 1).
+        stance: Start pose: left and right arm out, elbows, legs out (radians) and squat (0 to 1).
+        idle: Swing of one arm throughout: side (0 left, 1 right), radians, periods in the clip, phase (radians).
         elevation_degrees: Camera above the horizon.
         height_pixels: Size of the figure.
         place_x: Ground point of the figure at mid clip, pixels from the left.
@@ -68,7 +69,8 @@ class Nuisance:
     ease: float
     repeats: float
     facing_degrees: float
-    stance: tuple[float, float, float, float]
+    stance: tuple[float, float, float, float, float]
+    idle: tuple[int, float, float, float]
     elevation_degrees: float
     height_pixels: float
     place_x: float
@@ -90,18 +92,19 @@ def split_of(number: int) -> Literal["train", "val", "test"]:
     return "train" if place < 16 else "val" if place == 16 else "test"
 
 
-def nuisance(number: int, *, seed: int, kind: Kind) -> Nuisance:
-    """Draw what is not the class. The class is no argument, so it cannot matter.
+def nuisance(stream: int, number: int, *, seed: int, kind: Kind) -> Nuisance:
+    """Draw what is not the class. The class is no argument, and all streams are alike.
 
     Args:
+        stream: One for each group of classes that time alone tells apart, or class that has no such twin.
         number: Number of the clip within its class.
         seed: Seed of the data set.
         kind: Fine and coarse data sets of one seed have nothing in common.
     """
-    rng = np.random.default_rng([seed, ("fine", "coarse").index(kind), number])
+    rng = np.random.default_rng([seed, ("fine", "coarse").index(kind), stream, number])
     num_frames = int(rng.integers(24, 81))
-    motion_frames = num_frames * rng.uniform(0.65, 0.9)
-    drift = rng.uniform(0, 9) * np.exp(1j * rng.uniform(0, 2 * np.pi))
+    motion_frames = num_frames * rng.uniform(0.5, 0.9)
+    drift = rng.uniform(0, 12) * np.exp(1j * rng.uniform(0, 2 * np.pi))
     return Nuisance(
         num_frames=num_frames,
         motion_start=rng.uniform(0, num_frames - motion_frames),
@@ -109,7 +112,14 @@ def nuisance(number: int, *, seed: int, kind: Kind) -> Nuisance:
         ease=rng.uniform(0, 1),
         repeats=rng.uniform(1.5, 3.2),
         facing_degrees=rng.uniform(0, 360),
-        stance=(rng.uniform(0.1, 0.5), rng.uniform(0, 0.8), rng.uniform(0.03, 0.2), rng.uniform(0, 0.15)),
+        stance=(
+            rng.uniform(0.1, 0.6),
+            rng.uniform(0.1, 0.6),
+            rng.uniform(0, 0.8),
+            rng.uniform(0.03, 0.2),
+            rng.uniform(0, 0.15),
+        ),
+        idle=(int(rng.integers(2)), rng.uniform(0, 0.8), rng.uniform(0.5, 2.5), rng.uniform(0, 2 * np.pi)),
         elevation_degrees=rng.uniform(5, 25),
         height_pixels=rng.uniform(40, 48),
         place_x=WIDTH / 2 + rng.uniform(-4, 4),
@@ -121,20 +131,26 @@ def nuisance(number: int, *, seed: int, kind: Kind) -> Nuisance:
     )
 
 
+def stream_of(name: str, *, kind: Kind) -> int:
+    """Which stream of nuisances a class has: that of its group in `TIME_ALONE`, or one of its own."""
+    groups = [group for group in TIME_ALONE if name in group]
+    return TIME_ALONE.index(groups[0]) if groups else len(TIME_ALONE) + sorted(_MOTIONS[kind]).index(name)
+
+
 def _palette(rng: np.random.Generator) -> list[Float[np.ndarray, " 3"]]:
     """Free colours within bounds that keep front, back, left and right apart: left limbs are warm, right ones cool."""
 
     def between(low: tuple[int, int, int], high: tuple[int, int, int]) -> Float[np.ndarray, " 3"]:
         return rng.uniform(low, high)
 
-    shade = rng.uniform(0.8, 1.1)
+    shade = rng.uniform(0.6, 1.1)
     return [
-        between((70, 70, 70), (160, 160, 160)),
-        between((215, 200, 150), (255, 255, 235)),
-        between((10, 10, 10), (60, 50, 70)),
-        between((190, 140, 110), (240, 200, 170)),
-        shade * between((200, 60, 20), (230, 130, 70)),
-        shade * between((20, 70, 150), (80, 130, 230)),
+        between((50, 50, 50), (190, 190, 190)),
+        between((180, 170, 120), (255, 255, 235)),
+        between((10, 10, 10), (80, 70, 90)),
+        between((150, 100, 70), (240, 200, 170)),
+        shade * between((190, 50, 20), (230, 140, 90)),
+        shade * between((20, 60, 140), (100, 140, 230)),
     ]
 
 
@@ -147,7 +163,7 @@ def _background(drawn: Nuisance, way: Float[np.ndarray, "T 2"]) -> Float32[np.nd
     rng = np.random.default_rng(drawn.background)
     margin = 8
     tall, wide = HEIGHT + 2 * margin + 1, WIDTH + 2 * margin + 1
-    canvas = rng.uniform(60, 190, 3) + np.zeros((tall, wide, 3))
+    canvas = rng.uniform(30, 220, 3) + np.zeros((tall, wide, 3))
     for cells, strength in ((2, 38.0), (5, 24.0), (12, 12.0)):
         grid = rng.uniform(-strength, strength, (cells + 1, cells + 1, 3))
         y, x = np.linspace(0, cells - 1e-6, tall), np.linspace(0, cells - 1e-6, wide)
@@ -179,14 +195,11 @@ def render(name: str, number: int, *, seed: int, kind: Kind) -> UInt8[np.ndarray
         seed: Seed of the data set.
         kind: "fine" or "coarse".
     """
-    drawn = nuisance(number, seed=seed, kind=kind)
+    drawn = nuisance(stream_of(name, kind=kind), number, seed=seed, kind=kind)
     at = np.arange(drawn.num_frames)
     even = np.clip((at - drawn.motion_start) / drawn.motion_frames, 0, 1)
     progress = even + drawn.ease * (even * even * (3 - 2 * even) - even)
-    arm_out, elbow, leg_out, squat = drawn.stance
-    stand = Pose.at_rest(drawn.num_frames).plus(
-        yaw=np.radians(drawn.facing_degrees), arm_out=arm_out, elbow=elbow, leg_out=leg_out, squat=squat
-    )
+    stand = _stand(drawn)
     way = np.outer(at / (drawn.num_frames - 1) - 0.5, (drawn.drift_x, drawn.drift_y))
     frames = _background(drawn, way)
     camera = Camera(
@@ -197,6 +210,21 @@ def render(name: str, number: int, *, seed: int, kind: Kind) -> UInt8[np.ndarray
     colours = {part: tuple(bytes.fromhex(value[1:])) for part, value in zip(PALETTE, drawn.colours, strict=True)}
     draw(frames, stand.plus(**_MOTIONS[kind][name](progress, drawn.repeats)), camera, colours)
     return np.clip(np.rint(frames), 0, 255).astype(np.uint8)
+
+
+def _stand(drawn: Nuisance) -> Pose:
+    """The figure before and beside its motion: facing, start pose and the idle arm."""
+    left_arm, right_arm, elbow, leg_out, squat = drawn.stance
+    side, swing, periods, phase = drawn.idle
+    time = np.linspace(0, 2 * np.pi * periods, drawn.num_frames) + phase
+    return Pose.at_rest(drawn.num_frames).plus(
+        yaw=np.radians(drawn.facing_degrees),
+        arm_out=np.array([left_arm, right_arm]),
+        arm_forward=swing * np.sin(time)[:, None] * (np.arange(2) == side),
+        elbow=elbow,
+        leg_out=leg_out,
+        squat=squat,
+    )
 
 
 def write_video(path: Path, frames: UInt8[np.ndarray, "T h w 3"]) -> None:
@@ -316,7 +344,7 @@ def _write_table(root: Path, jobs: Sequence[tuple[str, int]], *, seed: int, kind
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["clip", "class", "split", *(field.name for field in fields(Nuisance)), "drift_pixels"])
         for name, number in sorted(jobs):
-            drawn = nuisance(number, seed=seed, kind=kind)
+            drawn = nuisance(stream_of(name, kind=kind), number, seed=seed, kind=kind)
             drift = float(np.hypot(drawn.drift_x, drawn.drift_y))
             values = [_cell(value) for value in [*asdict(drawn).values(), drift]]
             writer.writerow([f"{name}_{number:03d}", name, split_of(number), *values])
@@ -340,6 +368,7 @@ A score on these clips says that code works, and what it can tell apart here.
 It says nothing about FineGym, HAA500 or any real video.
 
 - `video/<class>/<class>_NNN.mp4`; NNN modulo 20: 0 to 15 train, 16 val, 17 to 19 test
-- `clips.csv`: what was drawn for each clip, the camera's drift among it. All but the class is the same for all clips
-  of one number. Lengths in frames, places and drift in pixels, angles in degrees, the stance's in radians
+- `clips.csv`: what was drawn for each clip, the camera's drift among it; the same for the clips of one number
+  in classes that only time tells apart. Lengths in frames, places and drift in pixels, angles in degrees,
+  but in radians for stance and idle arm
 - `synthetic.json`: the above for programs, and the groups of classes that only the order of the frames tells apart"""
