@@ -1,4 +1,4 @@
-"""What the three command lines share: a user's mistake is one line and exit status 2; our own bugs keep their traceback."""
+"""What the command lines share: a user's mistake is one line and exit status 2, our own bugs keep their traceback."""
 
 import sys
 from collections.abc import Callable

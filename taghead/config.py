@@ -226,8 +226,7 @@ def _read(key: str, text: str) -> Any:
     elif "tuple" in str(field.annotation).lower():
         value = tuple(part.strip() for part in text.strip("()[]").split(",") if part.strip())
     try:
-        adapter: TypeAdapter[Any] = TypeAdapter(Annotated[field.annotation, *field.metadata])
-        return adapter.validate_python(value)
+        return TypeAdapter[Any](field.annotation).validate_python(value)
     except ValidationError as error:
         message = error.errors(include_url=False)[0]["msg"]
         raise InputError(f"--set {key}: {message[:1].lower()}{message[1:]}, but got {text!r}.") from None

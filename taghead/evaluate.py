@@ -60,7 +60,7 @@ class Predictions:
 
 def _write(path: Path, **arrays: ndarray) -> None:
     with written_whole(path) as beside, beside.open("wb") as file:
-        np.savez(file, **arrays)
+        np.savez(file, allow_pickle=False, **arrays)
 
 
 @torch.no_grad()
@@ -90,7 +90,7 @@ def predict(
     unread: list[tuple[str, int]] = []
     for batch in batches:
         unread += [(clip.id, clip.label) for clip in batch.unreadable]
-        if not batch.clips:
+        if not batch.ids:
             continue
         with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
             tokens = model.tokens(batch.frames)
@@ -101,7 +101,7 @@ def predict(
         parts["logits"].append(logits.float().cpu())
         parts["embeddings"].append(embeddings.float().cpu())
         ids += batch.ids
-        labels += [clip.label for clip in batch.clips]
+        labels += batch.labels.tolist()
     arrays = {name: torch.cat(values).numpy() for name, values in parts.items() if values}
     arrays.setdefault("logits", np.zeros((0, num_classes), np.float32))
     return _in_order(ids, labels, arrays, unread)

@@ -46,7 +46,7 @@ def learning_rate(config: TrainConfig, epoch: int) -> float:
 
 
 def selected_epoch(history: list[History], config: TrainConfig) -> int:
-    """The epoch, counted from 1, whose weights are evaluated: the last, or the first of those that validation likes best."""
+    """The epoch, counted from 1, that is evaluated: the last, or the first of those that validation likes best."""
     if config.selection == "last":
         return len(history)
     return max(history, key=lambda row: (row["val_top1"], -row["epoch"]))["epoch"]
@@ -147,7 +147,7 @@ def train_epoch(
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
-        seen += len(batch.clips)
-        total += value * len(batch.clips)
+        seen += len(batch.ids)
+        total += value * len(batch.ids)
         right += int((logits.argmax(dim=1) == batch.labels).sum())
     return {"epoch": epoch + 1, "loss": total / max(seen, 1), "train_top1": right / max(seen, 1)}

@@ -51,7 +51,7 @@ def _released(dataset: str) -> Config:
 
 
 def _small() -> Config:
-    """For the generated data set on a CPU: few frames, a narrow backbone, no flip (its classes tell left from right)."""
+    """For the generated data on a CPU: few frames, a narrow backbone, no flip (its classes tell left from right)."""
     return Config(
         data=DataConfig(dataset="synthetic", num_frames=16, short_side=54, crop_size=48, flip=0.0),
         model=ModelConfig(backbone="r2plus1d_narrow"),

@@ -1,0 +1,44 @@
+# make demo   generated clips, the component ablation over three seeds, tables, figures and a report in results/demo/
+# make test   the tests
+# make lint   ruff and mypy
+# make bench  speed as ratios against peers, in results/bench/
+# The first of them makes .venv and installs into it. torch's default build on Linux is a large CUDA one;
+# TORCH_INDEX=https://download.pytorch.org/whl/cpu (or another of PyTorch's indexes) takes torch from there.
+
+PYTHON ?= python3
+TORCH_INDEX ?=
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+RESULTS ?= results
+DATA ?= data/synthetic
+SEEDS ?= 3
+
+.PHONY: demo test lint bench clean
+.DELETE_ON_ERROR:
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; name one by PYTHON=python3.12"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
+	@touch $@
+
+demo: $(INSTALLED)
+	$(BIN)/taghead prepare synthetic --size small --out $(DATA)
+	$(BIN)/taghead-studies run components stages --dataset synthetic --data-root $(DATA) --seeds $(SEEDS) --results $(RESULTS)
+	$(BIN)/taghead-analysis report components stages --results $(RESULTS) --out $(RESULTS)/demo
+
+test: $(INSTALLED)
+	$(BIN)/pytest
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(INSTALLED)
+	@for file in benchmarks/bench_*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
+
+clean:
+	rm -rf $(VENV) *.egg-info .pytest_cache .ruff_cache .mypy_cache
