@@ -110,7 +110,7 @@ def test_where_relu_does_nothing_the_pair_is_the_3d_convolution_with_the_product
     pair = Block(2, 3, mid_planes=(5, 5), norm=_no_norm, stride=(2, 2)).conv1[0].double()
     for parameter in pair.parameters():
         parameter.data.uniform_(0, 1)
-    spatial, temporal = pair[0].weight, pair[3].weight
+    spatial, temporal = pair.get_parameter("0.weight"), pair.get_parameter("3.weight")
     kernel = torch.einsum("omt,mihw->oithw", temporal[..., 0, 0], spatial[:, :, 0])
     clip = torch.rand(2, 2, 6, 7, 7, dtype=torch.float64)
     torch.testing.assert_close(pair(clip), F.conv3d(clip, kernel, stride=2, padding=1))
@@ -118,7 +118,7 @@ def test_where_relu_does_nothing_the_pair_is_the_3d_convolution_with_the_product
 
 def test_a_block_whose_last_norm_is_zero_lets_its_positive_input_through():
     block = Block(4, 4, mid_planes=(9, 9), norm=nn.BatchNorm3d, stride=(1, 1))
-    nn.init.zeros_(block.conv2[1].weight)
+    nn.init.zeros_(block.get_parameter("conv2.1.weight"))
     features = torch.randn(2, 4, 3, 5, 5)
     assert torch.equal(block(features), features.relu())
 
