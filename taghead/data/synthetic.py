@@ -29,7 +29,7 @@ from taghead.errors import InputError
 Kind = Literal["fine", "coarse"]
 Size = Literal["tiny", "small", "medium"]
 
-VERSION = 2
+VERSION = 1
 FRAMES_PER_SECOND = 25
 WIDTH, HEIGHT = 72, 64
 _MOTIONS: dict[str, dict[str, Motion]] = {"fine": FINE, "coarse": COARSE}
@@ -48,7 +48,6 @@ class Nuisance:
         num_frames: Length of the clip.
         motion_start: First frame of the motion.
         motion_frames: Frames that the motion takes: its speed.
-        ease: 0 for an even speed, 1 for a soft start and end.
         repeats: Repetitions that coarse motions make; fine ones do not read it.
         facing_degrees: Yaw at the start.
         stance: Start pose: left and right arm out, elbows, legs out (radians) and squat (0 to 1).
@@ -66,7 +65,6 @@ class Nuisance:
     num_frames: int
     motion_start: float
     motion_frames: float
-    ease: float
     repeats: float
     facing_degrees: float
     stance: tuple[float, float, float, float, float]
@@ -109,7 +107,6 @@ def nuisance(stream: int, number: int, *, seed: int, kind: Kind) -> Nuisance:
         num_frames=num_frames,
         motion_start=rng.uniform(0, num_frames - motion_frames),
         motion_frames=motion_frames,
-        ease=rng.uniform(0, 1),
         repeats=rng.uniform(1.5, 3.2),
         facing_degrees=rng.uniform(0, 360),
         stance=(
@@ -197,8 +194,7 @@ def render(name: str, number: int, *, seed: int, kind: Kind) -> UInt8[np.ndarray
     """
     drawn = nuisance(stream_of(name, kind=kind), number, seed=seed, kind=kind)
     at = np.arange(drawn.num_frames)
-    even = np.clip((at - drawn.motion_start) / drawn.motion_frames, 0, 1)
-    progress = even + drawn.ease * (even * even * (3 - 2 * even) - even)
+    progress = np.clip((at - drawn.motion_start) / drawn.motion_frames, 0, 1)
     stand = _stand(drawn)
     way = np.outer(at / (drawn.num_frames - 1) - 0.5, (drawn.drift_x, drawn.drift_y))
     frames = _background(drawn, way)
