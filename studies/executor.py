@@ -164,7 +164,7 @@ class _Searcher(Searcher):
         self._watch = watch
         self._running: dict[str, Trial] = {}  # by Tune's id
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+    def suggest(self, trial_id: str) -> Any:  # a config, None or FINISHED, which Ray's own signature forgets
         if self._feed.is_finished():
             return Searcher.FINISHED
         if self._most is not None and len(self._running) >= self._most:

@@ -103,6 +103,7 @@ def trials_of(plans: Iterable[Plan]) -> list[Trial]:
                     seed=seed,
                     keep=frozenset(plan.keep) | (old.keep if old else frozenset()),
                     data=cell.data,
+                    synthetic=cell.synthetic,
                     label=old.label if old else f"{plan.name}: {cell.row}, {cell.dataset}, seed {seed}",
                 )
     return list(found.values())

@@ -31,6 +31,10 @@ class Identity(Protocol):
     def weights(self) -> str | None:
         """Of what the backbone starts from; None for weights drawn at random."""
 
+    @property
+    def synthetic(self) -> bool:
+        """Whether the clips were generated."""
+
 
 class Cell(Value):
     """One row on one data set, under every seed."""
@@ -40,6 +44,7 @@ class Cell(Value):
     config: Config
     data: str  # fingerprint of the clips
     weights: str | None  # fingerprint of the weights that the backbone starts from
+    synthetic: bool = False  # the clips were generated
     trials: dict[int, str]  # trial id by seed; equal experiments in different rows share one
 
 
@@ -83,25 +88,30 @@ def make_plan(study: Study, *, identify: Callable[[Config], Identity]) -> Plan:
 
     Args:
         study: The study.
-        identify: Gives the fingerprints of a config's clips and weights. It is called once for each combination
-            of data set and backbone weights, since it may have to read long lists.
+        identify: Gives the fingerprints of a config's clips and weights.
     """
-    known: dict[tuple[Any, ...], Identity] = {}
     cells = []
     for (row, dataset), config in study.configs().items():
-        key = (config.data.dataset, config.model.backbone, config.model.pretrained)
-        if key not in known:
-            known[key] = identify(config)
-        data, weights = known[key].data, known[key].weights
-        trials = {seed: trial_id(config, seed=seed, data=data, weights=weights) for seed in study.seeds}
-        cells.append(Cell(row=row, dataset=dataset, config=config, data=data, weights=weights, trials=trials))
+        found = identify(config)
+        data, weights = found.data, found.weights
+        cells.append(
+            Cell(
+                row=row,
+                dataset=dataset,
+                config=config,
+                data=data,
+                weights=weights,
+                synthetic=found.synthetic,
+                trials={seed: trial_id(config, seed=seed, data=data, weights=weights) for seed in study.seeds},
+            )
+        )
     return Plan(
         **{name: getattr(study, name) for name in ("name", "title", "text", "table", "base_row", "metrics", "keep")},
         rows=tuple(study.rows),
         datasets=tuple(study.datasets),
         seeds=study.seeds,
         overrides={label: dict(row) for label, row in study.rows.items()},
-        synthetic=any(base.data.dataset == "synthetic" for base in study.datasets.values()),
+        synthetic=any(cell.synthetic for cell in cells),
         cells=tuple(cells),
     )
 

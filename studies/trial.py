@@ -6,7 +6,7 @@
 import errno
 import traceback
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -34,6 +34,7 @@ class Trial:
         seed: The seed.
         keep: What is to be kept of it.
         data: The fingerprint of its clips.
+        synthetic: Whether those were generated.
         label: For people: study, row, data set, seed of one of the cells that it belongs to.
     """
 
@@ -42,6 +43,7 @@ class Trial:
     seed: int
     keep: frozenset[Keep]
     data: str
+    synthetic: bool
     label: str
 
 
@@ -59,7 +61,7 @@ class Outcome:
 
     ending: Ending
     message: str = ""
-    metrics: Mapping[str, float] | None = None
+    metrics: Mapping[str, float] = field(default_factory=dict)
 
 
 class Machine(Protocol):
@@ -141,6 +143,7 @@ class Work:
 
     def _claimed(self, store: Store, claim: Claim, trial: Trial, on_epoch: Callable[[Row], None]) -> Outcome:
         if claim.is_done():  # its process died between the record and the move
+            (claim.folder / "checkpoint.pt").unlink(missing_ok=True)
             claim.finish()
             return self(trial, on_epoch)  # which sees whether it holds all that is asked for
         need = store.need(trial.trial_id, trial.keep)
@@ -158,7 +161,9 @@ class Work:
         keep = sorted(trial.keep | claim.store.kept(trial.trial_id))
         run = partial(self.run, trial.config, seed=trial.seed, machine=machine, folder=claim.folder, keep=keep)
         try:
-            run(on_epoch=on_epoch, attempt=claim.attempt)
+            record = run(on_epoch=on_epoch, attempt=claim.attempt)
+            if record.trial_id != trial.trial_id:
+                raise InputError("the clips or the weights have changed since the study was planned; launch it again.")
         except (InputError, MemoryError, OSError):
             raise
         except Exception as error:
@@ -175,7 +180,6 @@ def _told(record: Record | None) -> Outcome:
 
 
 def _failed(trial: Trial, machine: Machine, *, attempt: int, error: Exception) -> Record:
-    dataset = trial.config.data.dataset
     return Record(
         trial_id=trial.trial_id,
         seed=trial.seed,
@@ -183,9 +187,9 @@ def _failed(trial: Trial, machine: Machine, *, attempt: int, error: Exception) -
         error=_line(error),
         config=trial.config,
         data=DataFacts(
-            dataset=dataset,
+            dataset=trial.config.data.dataset,
             fingerprint=trial.data,
-            synthetic=dataset == "synthetic",
+            synthetic=trial.synthetic,
             num_classes=0,
             num_train=0,
             num_val=0,

@@ -1,0 +1,152 @@
+"""From what a user asks for to plans: which study, on which data, with what changed, and what is left to do of it."""
+
+import runpy
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, get_args
+
+from studies import catalog
+from studies.plan import Plan, make_plan, names, read_plan
+from studies.store import Store
+from studies.study import Study
+from studies.trial import Trial
+from taghead.config import Config, parse_overrides
+from taghead.errors import InputError, nearest
+from taghead.recipes import recipe
+from taghead.record import Keep
+
+
+@dataclass(frozen=True, kw_only=True)
+class Changes:
+    """What a command line changes in the studies that it names.
+
+    Attributes:
+        datasets: Data sets in place of a study's own; empty for its own.
+        recipe: The recipe of the bases; None for the study's own bases, or a data set's usual recipe.
+        overrides: ``key=value`` texts for every row's base.
+        seeds: ``3`` for 0, 1, 2, or a list as ``0,4``; None for the study's own.
+        keep: What to keep besides what the study asks for.
+        name: Another name, to keep a variant's plan apart.
+    """
+
+    datasets: Sequence[str] = ()
+    recipe: str | None = None
+    overrides: Sequence[str] = ()
+    seeds: str | None = None
+    keep: Sequence[Keep] = ()
+    name: str | None = None
+
+    def of(self, study: Study) -> Study:
+        """The changed study.
+
+        Raises:
+            InputError: A data set, recipe, key, value, seed or kept thing that is not known or does not fit.
+        """
+        if self.datasets or self.recipe:
+            columns = self.datasets or [base.data.dataset for base in study.datasets.values()]
+            study = replace(study, datasets={name: recipe(name, name=self.recipe) for name in columns})
+        for name in self.keep:
+            if name not in get_args(Keep):
+                raise InputError(f"--keep {name}: nothing of that name{nearest(name, get_args(Keep))}")
+        study = replace(study, keep=tuple(dict.fromkeys((*study.keep, *self.keep))))
+        if self.seeds is not None:
+            study = replace(study, seeds=_seeds(self.seeds))
+        if self.name is not None:
+            study = replace(study, name=self.name)
+        return study.override(parse_overrides(self.overrides))
+
+
+def load(name: str) -> Study:
+    """A study by its name in the catalog, or a user's own by ``file.py:NAME``.
+
+    Raises:
+        InputError: No such study or file, or the file holds no study of that name.
+    """
+    path, colon, variable = name.rpartition(":")
+    if not colon:
+        return catalog.find(name)
+    if not Path(path).is_file():
+        raise InputError(f"{path}: no such file; a study of your own is given as my_study.py:STUDY.")
+    there = {key: value for key, value in runpy.run_path(path).items() if isinstance(value, Study)}
+    if variable not in there:
+        raise InputError(f"{path}: no study {variable!r}{nearest(variable, there) if there else '; it holds none.'}")
+    return there[variable]
+
+
+def find_root(data_root: Path, dataset: str, *, alone: bool) -> Path:
+    """The folder of one data set: a sub-folder of its name, or else the folder itself if no other set is asked for.
+
+    Raises:
+        InputError: There is no such folder.
+    """
+    if not data_root.is_dir():
+        raise InputError(f"no such data root: {data_root}; give the folder that holds the clips with --data-root.")
+    if (data_root / dataset).is_dir():
+        return data_root / dataset
+    if not alone:
+        raise InputError(f"{data_root}: no sub-folder {dataset}; several data sets need one each.")
+    return data_root
+
+
+def plan_all(wanted: Sequence[Study], *, identify: Callable[[Config], Any]) -> list[Plan]:
+    """Works several studies out.
+
+    Args:
+        wanted: The studies.
+        identify: As for `make_plan`; called once for each data set and backbone, since it may read long lists.
+
+    Raises:
+        InputError: Two studies of one name.
+    """
+    if len({study.name for study in wanted}) < len(wanted):
+        raise InputError("two studies of one name at once would overwrite each other's plan; give each its own.")
+    known: dict[tuple[Any, ...], Any] = {}
+
+    def once(config: Config) -> Any:
+        key = (config.data.dataset, config.train.selection, config.model.backbone, config.model.pretrained)
+        if key not in known:
+            known[key] = identify(config)
+        return known[key]
+
+    return [make_plan(study, identify=once) for study in wanted]
+
+
+def left(trials: Iterable[Trial], store: Store) -> list[Trial]:
+    """The trials that have something left to do."""
+    return [trial for trial in trials if store.need(trial.trial_id, trial.keep) != "nothing"]
+
+
+def count(trials: Iterable[Trial], store: Store) -> Counter[str]:
+    """How many trials are in which state: a final status, ``running``, ``begun``, ``new``, ``evaluate``, ``again``."""
+    states: Counter[str] = Counter()
+    for trial in trials:
+        need = store.need(trial.trial_id, trial.keep)
+        if store.is_running(trial.trial_id):
+            states["running"] += 1
+        elif need == "train":
+            states["begun" if (store.running / trial.trial_id).exists() else "new"] += 1
+        elif need == "nothing":
+            record = store.read(trial.trial_id)
+            states[record.status if record else "new"] += 1
+        else:
+            states[need] += 1
+    return states
+
+
+def no_longer(plan: Plan, results: Path) -> int:
+    """How many trials of the study's earlier launch are no part of this one; they stay in the store."""
+    if plan.name not in names(results):
+        return 0
+    return len(set(read_plan(results, plan.name).trial_ids()) - set(plan.trial_ids()))
+
+
+def _seeds(text: str) -> tuple[int, ...]:
+    try:
+        seeds = tuple(int(part) for part in text.split(",")) if "," in text else tuple(range(int(text)))
+    except ValueError:
+        seeds = ()
+    if not seeds:
+        raise InputError(f"--seeds takes a number of seeds, as 3, or a list, as 0,4; got {text!r}.")
+    return seeds
