@@ -1,0 +1,1 @@
+"""Plan x records -> tables, figures, report. Reads the store; never trains."""

@@ -1,0 +1,196 @@
+"""The command line of results: ``taghead-analysis tables | complexity | tsne | frame_weights | curves | report``.
+
+A verb is a file of this package. Nothing heavy is loaded before a verb needs it, so that ``--help`` is quick.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from taghead.command import run_app
+from taghead.errors import InputError, nearest
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from analysis.formats import Table
+    from studies.plan import Plan
+
+app = typer.Typer(
+    no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False,
+    help="Tables, figures and reports from the records of studies; never trains.",
+)  # fmt: skip
+
+Names = Annotated[list[str], typer.Argument(metavar="STUDY...", help="Studies that were launched.")]
+Name = Annotated[str, typer.Argument(metavar="STUDY", help="A study that was launched.")]
+Results = Annotated[Path, typer.Option(help="The results folder.")]
+Out = Annotated[Path | None, typer.Option(help="Folder to write to; without it, tables are printed.")]
+Folder = Annotated[Path, typer.Option(help="Folder to write to.")]
+Formats = Annotated[str, typer.Option("--format", help="Of tables, separated by commas: md, csv, tex, html.")]
+Kinds = Annotated[str, typer.Option("--figures", help="Of figures, separated by commas: png, pdf, svg.")]
+
+TABLE_FORMATS = "md,csv,tex"
+FIGURE_KINDS = "png,pdf"
+
+
+@app.command()
+def tables(names: Names, results: Results = Path("results"), out: Out = None, formats: Formats = TABLE_FORMATS) -> None:
+    """Rows x data sets x metrics: mean ± sd (n), difference to the base row, published value and difference."""
+    from analysis.tables import study_table
+
+    plans = [_plan(results, name) for name in names]
+    _write_tables((study_table(results, plan) for plan in plans), out, formats)
+
+
+@app.command()
+def complexity(
+    name: Annotated[str | None, typer.Argument(metavar="[STUDY]", help="Adds this study's rows.")] = None,
+    results: Results = Path("results"),
+    out: Out = None,
+    formats: Formats = TABLE_FORMATS,
+    figures: Kinds = FIGURE_KINDS,
+) -> None:
+    """Table 5 recounted, a study's rows likewise, and the efficiency figure."""
+    from analysis import complexity as counted
+    from analysis import efficiency
+
+    plan = _plan(results, name) if name else None
+    made = [counted.component_table(counted.paper_model(width), name=f"complexity_ffn_{width}",
+                                    title=f"R(2+1)D-34 + TAG-Head at FFN {width} on HAA500, by component")
+            for width in counted.WIDTHS]  # fmt: skip
+    made.append(counted.table5())
+    if plan is not None:
+        made.append(efficiency.cost_table(results, plan))
+    _write_tables(made, out, formats)
+    if out is not None:
+        _write_figure(efficiency.draw_efficiency(efficiency.efficiency_data()), out, "efficiency", figures)
+        for stem, _, figure in efficiency.accuracy_figures(results, plan) if plan else ():
+            _write_figure(figure, out, stem, figures)
+
+
+@app.command()
+def tsne(
+    name: Name = "stages",
+    results: Results = Path("results"),
+    out: Folder = Path("results/figures"),
+    dataset: Annotated[str | None, typer.Option(help="A column of the study; the first if not given.")] = None,
+    seed: Annotated[int | None, typer.Option(help="A trial's seed; the first if not given.")] = None,
+    perplexity: Annotated[float, typer.Option(min=1.0, help="Clamped to (n - 1) / 3.")] = 30.0,
+    figures: Kinds = FIGURE_KINDS,
+) -> None:
+    """Figure 3: the pooled vectors of TL, FT and TAG, with silhouette and neighbour accuracy."""
+    from analysis import tsne as drawn
+    from analysis.cells import is_synthetic
+
+    plan = _plan(results, name)
+    dataset = dataset or plan.datasets[0]
+    seed = plan.seeds[0] if seed is None else seed
+    rows = drawn.load(results, plan, dataset=dataset, seed=seed)
+    data, scores = drawn.tsne_data(rows, perplexity=perplexity), drawn.scores_data(rows)
+    figure = drawn.draw_tsne(data, scores, synthetic=is_synthetic(plan, dataset))
+    _write_figure(figure, out, f"{plan.name}_{dataset}_tsne", figures)
+    print(drawn.note(data, scores, dataset=dataset, seed=seed))
+
+
+@app.command(name="frame_weights")
+def frame_weights(
+    grid: Annotated[tuple[int, int], typer.Option(min=1, help="T time steps and P sites.")] = (4, 49),
+    out: Out = None,
+    formats: Formats = TABLE_FORMATS,
+    figures: Kinds = FIGURE_KINDS,
+) -> None:
+    """What the graph does to the prediction: frame weights and retained contrast over alpha, K_prop and edges."""
+    from analysis import frame_weights as weights
+
+    _write_tables([weights.frame_weights_table(grid)], out, formats)
+    if out is not None:
+        data = weights.frame_weights_data(grid)
+        _write_figure(weights.draw_frame_weights(data), out, "frame_weights", figures)
+        _write_figure(weights.draw_contrast(data), out, "contrast", figures)
+
+
+@app.command()
+def curves(
+    names: Names,
+    results: Results = Path("results"),
+    out: Folder = Path("results/figures"),
+    figures: Kinds = FIGURE_KINDS,
+) -> None:
+    """Learning curves with their spread over seeds, of running trials too."""
+    from analysis import curves as drawn
+    from analysis.cells import is_synthetic
+
+    for plan in [_plan(results, name) for name in names]:
+        data = drawn.curves_data(results, plan)
+        if data.empty:
+            print(f"{plan.name}: no trial has finished an epoch yet")
+        for dataset in data["dataset"].unique():
+            figure = drawn.draw_curves(data, dataset=dataset, synthetic=is_synthetic(plan, dataset))
+            _write_figure(figure, out, f"{plan.name}_{dataset}_curves", figures)
+
+
+@app.command()
+def report(
+    names: Names,
+    results: Results = Path("results"),
+    out: Annotated[Path, typer.Option(help="The HTML file.")] = Path("results/report.html"),
+) -> None:
+    """One self-contained HTML file: summary, tables, figures, failures, provenance."""
+    for name in names:
+        _plan(results, name)
+    from analysis.report import write_report
+
+    print(f"wrote {write_report(results, names, out)}")
+
+
+def _plan(results: Path, name: str) -> "Plan":
+    from studies.catalog import STUDIES
+    from studies.plan import names, read_plan
+
+    if name in STUDIES and name not in names(results):
+        raise InputError(
+            f"study {name} was not launched in {results}; run taghead-studies run {name} --results {results} first."
+        )
+    return read_plan(results, name)
+
+
+def _words(text: str, valid: Iterable[str], option: str) -> tuple[str, ...]:
+    words = tuple(word.strip() for word in text.split(",") if word.strip())
+    for word in words:
+        if word not in (known := list(valid)):
+            raise InputError(f"{option}: unknown {word!r}{nearest(word, known)}")
+    return words
+
+
+def _write_tables(made: Iterable["Table"], out: Path | None, formats: str) -> None:
+    from analysis.formats import FORMATS, to_markdown
+    from taghead.files import write_text
+
+    kinds = _words(formats, FORMATS, "--format")
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+    for table in made:
+        if out is None:
+            print(to_markdown(table))
+            continue
+        for kind in kinds:
+            write_text(path := out / f"{table.name}.{kind}", FORMATS[kind](table))
+            print(f"wrote {path}")
+
+
+def _write_figure(figure: "Figure", out: Path, name: str, kinds: str) -> None:
+    from analysis.figure import METADATA, save
+
+    for path in save(figure, out, name, kinds=_words(kinds, METADATA, "--figures")):
+        print(f"wrote {path}")
+
+
+def main() -> None:
+    """Entry point of ``taghead-analysis``."""
+    run_app(app)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,241 @@
+"""Table 5: parameters and multiply-adds of each component, counted on the ``meta`` device, for any config."""
+
+import math
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import pandas as pd
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from analysis import published
+from analysis.formats import Table
+from taghead.config import Config, evolve
+from taghead.model import VideoModel, build_model
+from taghead.recipes import recipe
+
+COMPONENTS = ("backbone", "projection", "positional encoding", "encoder", "graph", "readout", "classifier")
+HEAD = COMPONENTS[1:-1]  # what Table 5 calls the head: the classifier is not in it
+_CHILDREN = {"transformer": "encoder", "classifier": "classifier", "projection": "projection"}
+WIDTHS = (512, 1024, 2048)  # Table 2's best on HAA500 and on Gym99, and the widest
+
+aten = torch.ops.aten
+
+
+def count(config: Config, *, num_classes: int) -> pd.DataFrame:
+    """Counts one clip's forward pass in evaluation, component by component.
+
+    The ``meta`` device has shapes and no numbers: nothing is computed, and the encoder takes no fast path that would
+    hide it from the counter. torch counts two operations a multiply-add, so its counts are halved.
+
+    Args:
+        config: Any experiment.
+        num_classes: K of the classifier.
+
+    Returns:
+        One row a component in the order of `COMPONENTS`: ``component``, ``parameters``, ``multiply_adds`` (every
+        product, attention's two included) and ``as_fvcore`` (see `fvcore_rules`).
+    """
+    with torch.device("meta"):
+        model = build_model(config, num_classes).eval()
+        clip = torch.empty(1, 3, config.data.num_frames, config.data.crop_size, config.data.crop_size)
+    parameters = _parameters(model)
+    true = _multiply_adds(model, clip, {})
+    fvcore = _multiply_adds(model, clip, fvcore_rules())
+    rows = [(name, parameters.get(name, 0), true.get(name, 0), fvcore.get(name, 0)) for name in COMPONENTS]
+    return pd.DataFrame(rows, columns=["component", "parameters", "multiply_adds", "as_fvcore"])
+
+
+def fvcore_rules() -> dict[Any, Callable[..., int]]:
+    """The rules under which the paper's 153.4 "GFLOPs" comes out, as fvcore 0.1.5 has them.
+
+    One operation a multiply-add for convolutions and linear maps; 2 for each element of a batch norm and 5 for each of
+    a layer norm; attention's two products count nothing. (thop has the like.)
+
+    Returns:
+        For `FlopCounterMode`, which counts twice as much: what its own rules are replaced by.
+    """
+
+    def elements(times: int) -> Callable[..., int]:
+        return lambda shape, *_args, **_kwargs: 2 * times * math.prod(shape)
+
+    def nothing(*_args: Any, **_kwargs: Any) -> int:
+        return 0
+
+    norms = (aten.native_batch_norm, aten._native_batch_norm_legit_no_training)
+    products = (aten.bmm, aten.baddbmm, aten._scaled_dot_product_flash_attention)
+    return {
+        **{norm: elements(2) for norm in norms},
+        aten.native_layer_norm: elements(5),
+        **{product: nothing for product in products},
+    }
+
+
+def _component(name: str) -> str:
+    return _CHILDREN.get(name, "readout")
+
+
+def _parameters(model: VideoModel) -> dict[str, int]:
+    def size(parameters: Any) -> int:
+        return sum(parameter.numel() for parameter in parameters)
+
+    counts = {"backbone": size(model.backbone.parameters())}
+    counts["positional encoding"] = size(model.head.parameters(recurse=False))
+    for name, child in model.head.named_children():
+        component = _component(name)
+        counts[component] = counts.get(component, 0) + size(child.parameters())
+    return counts
+
+
+def _multiply_adds(model: VideoModel, clip: torch.Tensor, rules: dict[Any, Callable[..., int]]) -> dict[str, int]:
+    with torch.no_grad(), FlopCounterMode(display=False, custom_mapping=rules) as counter:
+        model(clip)
+    by_module = {name: sum(counts.values()) // 2 for name, counts in counter.get_flop_counts().items()}
+    top = type(model).__name__
+    counts = {"backbone": by_module.get(f"{top}.backbone", 0)}
+    for name, _ in model.head.named_children():
+        component = _component(name)
+        counts[component] = counts.get(component, 0) + by_module.get(f"{top}.head.{name}", 0)
+    # propagation and pooling have no module of their own: they are what the head does outside its children
+    counts["graph"] = by_module["Global"] - sum(counts.values())
+    return counts
+
+
+def _of_head(counts: pd.DataFrame, column: str) -> int:
+    return int(counts.loc[counts["component"].isin(HEAD), column].sum())
+
+
+def _without_classifier(counts: pd.DataFrame, column: str) -> int:
+    return int(counts.loc[counts["component"] != "classifier", column].sum())
+
+
+@cache
+def paper_model(ffn_dim: int) -> pd.DataFrame:
+    """Counts the paper's model on HAA500 (32 frames of 112 x 112, 500 classes) at one FFN width.
+
+    Args:
+        ffn_dim: The encoder's FFN width; Table 2 varies it.
+    """
+    return count(evolve(recipe("haa500"), {"head.ffn_dim": ffn_dim}), num_classes=500)
+
+
+def table5_data() -> pd.DataFrame:
+    """The paper's model at each of `WIDTHS`, as Table 5 counts: millions of parameters and 10^9 multiply-adds.
+
+    Returns:
+        Columns ``ffn_dim, backbone_m, head_m, total_m`` (without classifier), ``classifier_m``, ``gmac`` (every
+        product) and ``as_fvcore_g`` (by `fvcore_rules`), both of the whole model.
+    """
+    rows = []
+    for width in WIDTHS:
+        counts = paper_model(width)
+        by_component = counts.set_index("component")["parameters"]
+        rows.append(
+            {
+                "ffn_dim": width,
+                "backbone_m": by_component["backbone"] / 1e6,
+                "head_m": _of_head(counts, "parameters") / 1e6,
+                "total_m": _without_classifier(counts, "parameters") / 1e6,
+                "classifier_m": by_component["classifier"] / 1e6,
+                "gmac": counts["multiply_adds"].sum() / 1e9,
+                "as_fvcore_g": counts["as_fvcore"].sum() / 1e9,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def table5() -> Table:
+    """The paper's Table 5 recounted, beside what it prints."""
+    data, printed = table5_data(), published.values(5)
+    rows = [
+        (
+            f"FFN {row.ffn_dim}",
+            f"{row.backbone_m:.3f}",
+            f"{row.head_m:.3f}",
+            f"{row.total_m:.2f}",
+            f"{row.gmac:.2f}",
+            f"{row.as_fvcore_g:.1f}",
+        )
+        for row in data.itertuples()
+    ]
+    ours = "TAG-Head (Ours)"
+    rows.append(
+        (
+            "as published",
+            f"{printed['Backbone', '', 'params_m']:.3f}",
+            f"{printed['TAG-Head', '', 'params_m']:.3f}",
+            f"{printed[ours, '', 'params_m']:.2f}",
+            "-",
+            f"{printed[ours, '', 'gflops']:.1f}",
+        )
+    )
+    header = (
+        "R(2+1)D-34 + TAG-Head, HAA500",
+        "backbone, M",
+        "head, M",
+        "both, M",
+        "multiply-adds, G",
+        "as fvcore counts, G",
+    )
+    title = "Table 5 recounted: parameters and multiply-adds of one clip of 32 frames at 112 x 112"
+    return Table("complexity_paper", title, header, tuple(rows), data, tuple(table5_notes(data)))
+
+
+def table5_notes(data: pd.DataFrame) -> list[str]:
+    """What the recount says of the two printed totals, in words made from the numbers.
+
+    Args:
+        data: As from `table5_data`.
+    """
+    printed = published.values(5)
+    size, cost = printed["TAG-Head (Ours)", "", "params_m"], printed["TAG-Head (Ours)", "", "gflops"]
+    by_size = data[data["total_m"].round(2) == size]
+    by_cost = data[data["as_fvcore_g"].round(1) == cost]
+    notes = [
+        "Parameters are counted without the classifier, as in the paper; for 500 classes it adds "
+        f"{data['classifier_m'].iloc[0]:.3f} M.",
+        "multiply-adds: every product of the forward pass, attention's included. As fvcore counts: convolutions and "
+        "linear maps, 2 operations for each element of a batch norm and 5 of a layer norm, attention's products not.",
+    ]
+    if len(by_size) == len(by_cost) == 1:
+        large, small = by_size.iloc[0], by_cost.iloc[0]
+        different = large.ffn_dim != small.ffn_dim
+        notes.append(
+            f"The printed {size:.2f} M is the model with FFN {large.ffn_dim:.0f}; the printed {cost} is the model with "
+            f"FFN {small.ffn_dim:.0f}, as fvcore counts"
+            + (": two different heads in one table. " if different else ". ")
+            + f"The model with {large.total_m:.2f} M parameters costs {large.gmac:.2f} G multiply-adds; the model that "
+            f"costs {cost} has {small.total_m:.2f} M and {small.gmac:.2f} G multiply-adds."
+        )
+    return notes
+
+
+def component_table(counts: pd.DataFrame, *, name: str, title: str, synthetic: bool = False) -> Table:
+    """One model's components as a table; components that are not there are left out.
+
+    Args:
+        counts: As from `count`.
+        name: The file's stem.
+        title: The caption.
+        synthetic: Whether the model is studied on generated data.
+    """
+    total = counts["parameters"].sum()
+    # the graph is always shown: that it has no parameters is what the paper claims of it
+    there = counts[(counts["parameters"] > 0) | (counts["multiply_adds"] > 0) | (counts["component"] == "graph")]
+    rows = [
+        (
+            row.component,
+            f"{row.parameters:,}",
+            f"{100 * row.parameters / total:.1f}",
+            f"{row.multiply_adds / 1e6:,.3f}",
+            f"{row.as_fvcore / 1e6:,.3f}",
+        )
+        for row in there.itertuples()
+    ]
+    sums = counts[["parameters", "multiply_adds", "as_fvcore"]].sum()
+    rows.append(
+        ("total", f"{total:,}", "100.0", f"{sums['multiply_adds'] / 1e6:,.3f}", f"{sums['as_fvcore'] / 1e6:,.3f}")
+    )
+    header = ("component", "parameters", "% of all", "multiply-adds, M", "as fvcore counts, M")
+    return Table(name, title, header, tuple(rows), counts, synthetic=synthetic)

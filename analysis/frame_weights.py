@@ -1,0 +1,177 @@
+"""What the graph does to the prediction: the weights of the frames under Eq. 3, and the contrast that Eq. 2 leaves.
+
+Under the paper's mean readout the logits depend on the graph through T numbers only, w = (1/T) 1^T S1 (derivation in
+`taghead.graph`); plain averaging is T*w = 1. S0, the contrast within a frame that survives propagation, never gets
+there. Both are closed forms: nothing is trained here. Command: ``taghead-analysis frame_weights``.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from analysis.figure import DASHES, MARKERS, PAGE, PALETTE, new_figure, styled
+from analysis.formats import Table
+from taghead.graph import frame_weights, retained_contrast
+
+GRAPHS: dict[str, tuple[tuple[str, ...], str]] = {
+    "IF-FC": (("intra_frame",), "union"),
+    "TAT": (("time_aligned",), "union"),
+    "IF-FC + TAT, union": (("intra_frame", "time_aligned"), "union"),
+    "IF-FC + TAT, block": (("intra_frame", "time_aligned"), "block"),
+}
+ALPHAS = (0.0, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0)
+STEPS = (1, 2, 5, 10, 100)
+REFERENCE = (0.1, 10)  # alpha and K_prop as APPNP's authors use them; the paper gives neither
+TABLE_SETTINGS = ((0.1, 2), REFERENCE, (0.1, 100), (0.5, 10))
+
+
+def frame_weights_data(
+    grid: tuple[int, int] = (4, 49), *, alphas: Iterable[float] = ALPHAS, steps: Iterable[int] = STEPS
+) -> pd.DataFrame:
+    """The closed form over alpha, K_prop and edges.
+
+    Args:
+        grid: (T, P). The default is R(2+1)D-34 at 32 frames of 112 x 112.
+        alphas: Teleport probabilities.
+        steps: Numbers of propagation steps.
+
+    Returns:
+        Columns ``graph, alpha, k_prop, frame`` (from 1), ``weight`` (T*w; 1 is plain averaging) and ``contrast`` (the
+        fraction of the differences within a frame that is left).
+    """
+    steps = tuple(steps)
+    rows = []
+    for name, (edges, combination) in GRAPHS.items():
+        for alpha in alphas:
+            for k_prop in steps:
+                setting = {"alpha": alpha, "k_prop": k_prop, "edges": edges, "edge_combination": combination}
+                weights = grid[0] * frame_weights(grid, **setting).numpy()
+                contrast = float(retained_contrast(grid, **setting))
+                rows += [(name, alpha, k_prop, t, float(w), contrast) for t, w in enumerate(weights, start=1)]
+    return pd.DataFrame(rows, columns=["graph", "alpha", "k_prop", "frame", "weight", "contrast"])
+
+
+def extremes(data: pd.DataFrame) -> pd.DataFrame:
+    """How far the weights are from plain averaging, setting by setting.
+
+    Args:
+        data: As from `frame_weights_data`.
+
+    Returns:
+        Columns ``graph, alpha, k_prop, deviation`` (largest abs(T*w - 1), in percent) and ``contrast`` (percent).
+    """
+    parts = data.assign(deviation=100 * (data["weight"] - 1).abs(), contrast=100 * data["contrast"])
+    return parts.groupby(["graph", "alpha", "k_prop"], sort=False)[["deviation", "contrast"]].max().reset_index()
+
+
+def frame_weights_table(grid: tuple[int, int] = (4, 49)) -> Table:
+    """T*w, its largest deviation from plain averaging, and the retained contrast, at a few settings.
+
+    Args:
+        grid: (T, P).
+    """
+    alphas, steps = zip(*TABLE_SETTINGS, strict=True)
+    data = frame_weights_data(grid, alphas=sorted(set(alphas)), steps=sorted({int(step) for step in steps}))
+    summary = extremes(data).set_index(["graph", "alpha", "k_prop"])
+    rows = []
+    for name in GRAPHS:
+        for setting in TABLE_SETTINGS:
+            weights = data.set_index(["graph", "alpha", "k_prop"]).loc[(name, *setting), "weight"]
+            facts = summary.loc[(name, *setting)]
+            label = f"{name}, alpha {setting[0]}, K {setting[1]}"
+            rows.append((label, _weights_text(weights), f"{facts.deviation:.2f}", f"{facts.contrast:.1f}"))
+    header = ("graph", "T·w, frame by frame", "largest deviation, %", "contrast left, %")
+    title = f"Effective frame weights and retained contrast at T = {grid[0]}, P = {grid[1]} (closed form)"
+    return Table("frame_weights", title, header, tuple(rows), data, tuple(statements(grid)))
+
+
+def _weights_text(weights: pd.Series) -> str:
+    shown = weights.to_numpy()
+    if len(shown) > 8:
+        return f"{shown.min():.4f} to {shown.max():.4f}"
+    return " ".join(f"{weight:.4f}" for weight in shown)
+
+
+def statements(grid: tuple[int, int] = (4, 49)) -> list[str]:
+    """What the numbers mean, in words made from them.
+
+    Args:
+        grid: (T, P).
+    """
+    data = extremes(frame_weights_data(grid))
+    reference = data[(data["alpha"] == REFERENCE[0]) & (data["k_prop"] == REFERENCE[1])].set_index("graph")
+    both, alone = "IF-FC + TAT, union", "IF-FC"
+    at = f"at alpha {REFERENCE[0]}, K {REFERENCE[1]}"
+    said = [
+        "T·w are the weights with which the mean readout (Eq. 3) sees the frames; 1 is plain averaging. All that the "
+        "graph does to a prediction is in them."
+    ]
+    if (data.loc[data["graph"] == alone, "deviation"] == 0).all():
+        said.append(
+            "Intra-frame edges alone give exactly 1 at every alpha and K: B + TE and B + TE + IF-FC are one function."
+        )
+    said.append(
+        f"The full graph changes no frame's weight by more than {reference.loc[both, 'deviation']:.2f} % {at}; "
+        f"time-aligned edges alone change it by up to {reference.loc['TAT', 'deviation']:.1f} %."
+    )
+    said.append(
+        f"Of the differences within a frame, intra-frame edges alone leave {reference.loc[alone, 'contrast']:.1f} %, "
+        f"the full graph {reference.loc[both, 'contrast']:.1f} % and time-aligned edges alone "
+        f"{reference.loc['TAT', 'contrast']:.0f} % ({at}): intra-frame edges smooth, they do not sharpen. A mean "
+        "readout sees none of it."
+    )
+    return said
+
+
+@styled
+def draw_frame_weights(data: pd.DataFrame) -> Figure:
+    """Left: T*w frame by frame at the reference setting. Right: the largest deviation over alpha.
+
+    Args:
+        data: As from `frame_weights_data`, with the reference setting among its own.
+    """
+    alpha, k_prop = REFERENCE
+    figure, (left, right) = new_figure(PAGE, 2.6, columns=2)
+    at_reference = data[(data["alpha"] == alpha) & (data["k_prop"] == k_prop)]
+    curves = extremes(data)
+    for index, name in enumerate(GRAPHS):
+        look: dict[str, Any] = {"color": PALETTE[index], "linestyle": DASHES[index], "marker": MARKERS[index]}
+        weights = at_reference[at_reference["graph"] == name]
+        left.plot(weights["frame"], weights["weight"], label=name, **look)
+        curve = curves[(curves["graph"] == name) & (curves["k_prop"] == k_prop)]
+        # exact zeros have no place on a logarithmic axis: they are what the axis's lower end stands for
+        right.plot(curve["alpha"], np.maximum(curve["deviation"], _FLOOR), label=name, clip_on=False, **look)
+    left.set(xlabel="time step", ylabel="T·w  (1 = plain averaging)", title=rf"$\alpha$ = {alpha}, K = {k_prop}")
+    left.set_xticks(sorted(data["frame"].unique()))
+    right.set(
+        xlabel=r"$\alpha$", ylabel="largest deviation, %", title=f"K = {k_prop}; bottom of the axis: 0", yscale="log"
+    )
+    right.set_ylim(_FLOOR, 100)
+    figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=4)
+    return figure
+
+
+_FLOOR = 1e-3  # percent
+
+
+@styled
+def draw_contrast(data: pd.DataFrame) -> Figure:
+    """The contrast within a frame that propagation leaves, over alpha, a panel a graph, a line a K_prop.
+
+    Args:
+        data: As from `frame_weights_data`.
+    """
+    figure, axes = new_figure(PAGE, 2.2, columns=len(GRAPHS))
+    curves = extremes(data)
+    for axis, name in zip(axes, GRAPHS, strict=True):
+        for index, k_prop in enumerate(sorted(curves["k_prop"].unique())):
+            curve = curves[(curves["graph"] == name) & (curves["k_prop"] == k_prop)]
+            look: dict[str, Any] = {"color": PALETTE[index], "marker": MARKERS[index], "markersize": 2.5}
+            axis.plot(curve["alpha"], curve["contrast"], label=f"K = {k_prop}", **look)
+        axis.set(xlabel=r"$\alpha$", title=name, ylim=(0, 105))
+    axes[0].set_ylabel("contrast left within a frame, %")
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=5)
+    return figure

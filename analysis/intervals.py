@@ -1,0 +1,76 @@
+"""How far a number can be trusted: spread over seeds, 95 % intervals, paired differences. The paper prints none."""
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from scipy import stats
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A mean over ``n`` runs, in the unit of the values.
+
+    Attributes:
+        mean: NaN where there are no runs.
+        n: The number of runs.
+        sd: The standard deviation with n - 1 in the denominator; None for fewer than two runs.
+        low: The lower end of the 95 % t-interval of the mean; None for fewer than two runs.
+        high: Its upper end.
+    """
+
+    mean: float
+    n: int
+    sd: float | None = None
+    low: float | None = None
+    high: float | None = None
+
+
+def spread(values: Iterable[float], *, confidence: float = 0.95) -> Spread:
+    """Mean, standard deviation and the t-interval of the mean, mean +- t(n - 1) sd / sqrt(n).
+
+    One run has no spread, and none is made up for it.
+
+    Args:
+        values: One number a run.
+        confidence: The interval's coverage.
+    """
+    numbers = [float(value) for value in values]
+    n = len(numbers)
+    if not n:
+        return Spread(math.nan, 0)
+    mean = math.fsum(numbers) / n
+    if n == 1:
+        return Spread(mean, 1)
+    sd = math.sqrt(math.fsum((number - mean) ** 2 for number in numbers) / (n - 1))
+    half = float(stats.t.ppf((1 + confidence) / 2, n - 1)) * sd / math.sqrt(n)
+    return Spread(mean, n, sd, mean - half, mean + half)
+
+
+def paired_difference(ours: Mapping[int, float], base: Mapping[int, float], *, confidence: float = 0.95) -> Spread:
+    """The mean difference ``ours - base`` over the seeds that both have, with its interval.
+
+    Pairing takes out what a seed does to both rows alike (data order, augmentation, initial weights).
+
+    Args:
+        ours: Value by seed.
+        base: Value by seed of the row to compare with.
+        confidence: The interval's coverage.
+    """
+    common = sorted(ours.keys() & base.keys())
+    return spread((ours[seed] - base[seed] for seed in common), confidence=confidence)
+
+
+def wilson(correct: int, n: int, *, confidence: float = 0.95) -> tuple[float, float]:
+    """Wilson's interval of one run's accuracy, as a fraction: what the finite number of test clips leaves open.
+
+    Args:
+        correct: Clips that were classified right.
+        n: Clips in all.
+        confidence: The interval's coverage.
+
+    Raises:
+        ValueError: Not ``0 <= correct <= n`` with ``n >= 1``.
+    """
+    interval = stats.binomtest(correct, n).proportion_ci(confidence, method="wilson")
+    return float(interval.low), float(interval.high)

@@ -1,0 +1,106 @@
+"""Where a report's numbers come from: commits, machines, clips, failures, and the commands that make them again."""
+
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from analysis.formats import Table
+from studies.plan import Plan
+from taghead.config import Config, flatten
+from taghead.recipes import RECIPES
+
+
+def provenance_table(frame: pd.DataFrame, *, name: str) -> Table:
+    """The finished trials, counted by what they ran on and from which code.
+
+    Args:
+        frame: As from `analysis.cells.read`; several studies' frames may be joined.
+        name: The file's stem.
+    """
+    done = frame[frame["status"].isin(["complete", "diverged"])].drop_duplicates("trial_id")
+    keys = ["dataset", "commit", "recipe", "device", "threads", "torch", "clips", "unreadable", "missing"]
+    # a column that is empty would drop its groups
+    filled = done.assign(**{key: done[key].astype(object).where(done[key].notna(), "unknown") for key in keys})
+    groups = filled.groupby(keys, sort=True, dropna=False)
+    data = groups.agg(trials=("trial_id", "count"), minutes=("seconds", lambda s: s.sum() / 60)).reset_index()
+    rows = tuple(
+        tuple(f"{value:.1f}" if isinstance(value, float) else str(value) for value in row)
+        for row in data.itertuples(index=False, name=None)
+    )
+    header = ("data set", "commit", "recipe", "device", "threads", "torch", "test clips", "unreadable", "missing",
+              "trials", "minutes")  # fmt: skip
+    synthetic = bool(frame["synthetic"].any())
+    return Table(name, "Where the numbers come from", header, rows, data, synthetic=synthetic)
+
+
+def failures_table(frame: pd.DataFrame, *, name: str) -> Table | None:
+    """Every trial that diverged, failed or was stopped, with its reason; None where there is none.
+
+    Args:
+        frame: As from `analysis.cells.read`, with a column ``study``.
+        name: The file's stem.
+    """
+    bad = frame[frame["status"].isin(["diverged", "failed", "pruned"])].drop_duplicates(["study", "trial_id"])
+    if bad.empty:
+        return None
+    columns = ["study", "row", "dataset", "seed", "status", "epoch", "attempt", "error", "trial_id"]
+    data = bad[columns].reset_index(drop=True)
+    rows = tuple(
+        tuple("-" if pd.isna(value) else _text(value) for value in row) for row in data.itertuples(index=False)
+    )
+    return Table(name, "Trials without a score", tuple(columns), rows, data, synthetic=bool(bad["synthetic"].any()))
+
+
+def _text(value: Any) -> str:
+    return f"{value:.0f}" if isinstance(value, float) else str(value)
+
+
+def run_command(plan: Plan, results: Path) -> str:
+    """The command that runs a study again, or goes on with it.
+
+    Args:
+        plan: The study.
+        results: The results folder.
+    """
+    words = ["taghead-studies", "run", plan.name, "--results", str(results)]
+    settings: dict[str, Any] = {}
+    recipes: set[str] = set()
+    for dataset in plan.datasets:
+        words += ["--dataset", dataset]
+        base = _base(plan, dataset)
+        known = [(name, flatten(family[key])) for name, family in RECIPES.items()
+                 if (key := base["data.dataset"]) in family]  # fmt: skip
+        if known:
+            name, recipe = min(known, key=lambda item: len(_changes(base, item[1])))
+            recipes.add(name)
+            settings |= _changes(base, recipe)
+    if len(recipes) == 1 and recipes != {"small"}:
+        words += ["--recipe", *recipes]
+    words += ["--seeds", ",".join(map(str, plan.seeds))]
+    words += [word for key, value in sorted(settings.items()) for word in ("--set", f"{key}={_setting(value)}")]
+    return shlex.join(words)
+
+
+def _base(plan: Plan, dataset: str) -> dict[str, Any]:
+    """What a column started from: each key from a row that does not set it itself."""
+    base = flatten(Config())
+    for key in base:
+        for cell in plan.cells:
+            if cell.dataset == dataset and key not in plan.overrides[cell.row]:
+                base[key] = flatten(cell.config)[key]
+                break
+    return base
+
+
+def _changes(base: dict[str, Any], recipe: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in base.items() if value != recipe[key]}
+
+
+def _setting(value: Any) -> str:
+    if value is None or value in ((), []):
+        return "none"
+    if isinstance(value, tuple | list):
+        return ",".join(map(str, value))
+    return str(value).lower() if isinstance(value, bool) else str(value)

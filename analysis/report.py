@@ -1,0 +1,238 @@
+"""The report: one self-contained HTML file that says what was asked, what was found and what cannot be said.
+
+Command: ``taghead-analysis report components stages``. Made from the store alone: the same store, the same bytes.
+"""
+
+import base64
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+from matplotlib.figure import Figure
+
+from analysis import cells, complexity, curves, efficiency, findings, frame_weights, provenance, tsne
+from analysis.figure import to_bytes
+from analysis.formats import SYNTHETIC, Table, to_html
+from analysis.tables import METRIC_NAMES, study_table
+from studies.plan import Cell, Plan, read_plan
+from taghead.backbones import grid_of
+from taghead.files import write_text
+
+# a study of a hundred rows has its table; its curves would be a tangle
+MAX_CURVE_ROWS = curves.MAX_LINES
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure in the report.
+
+    Attributes:
+        image: A PNG as a data URI.
+        alt: What it shows, for those who do not see it.
+        caption: The sentence under it.
+    """
+
+    image: str
+    alt: str
+    caption: str
+
+
+@dataclass(frozen=True)
+class Section:
+    """One study in the report."""
+
+    plan: Plan
+    progress: dict[str, Any]
+    table: Markup
+    found: list[str]
+    limits: list[str]
+    pictures: list[Picture] = field(default_factory=list)
+    more: list[Markup] = field(default_factory=list)
+
+
+def write_report(results: Path, names: Iterable[str], out: Path) -> Path:
+    """Writes the report whole, and returns its path.
+
+    Args:
+        results: The results folder.
+        names: Studies that were launched there; unfinished ones say what is missing.
+        out: The HTML file.
+
+    Raises:
+        InputError: No such study.
+    """
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_text(out, render(results, [read_plan(results, name) for name in dict.fromkeys(names)]))
+    return out
+
+
+def render(results: Path, plans: list[Plan]) -> str:
+    """The report as HTML.
+
+    Args:
+        results: The results folder.
+        plans: The studies, in the order in which they are told.
+    """
+    sections = [section(results, plan) for plan in plans]
+    frame = pd.concat([cells.join(results, plan).assign(study=plan.name) for plan in plans], ignore_index=True)
+    failures = provenance.failures_table(frame, name="failures")
+    environment = Environment(
+        loader=PackageLoader("analysis", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+        lstrip_blocks=True,
+    )  # fmt: skip
+    return environment.get_template("report.html.jinja").render(
+        sections=sections,
+        synthetic=SYNTHETIC if frame["synthetic"].any() else None,
+        graph=_graph_section(plans[0]),
+        cost=_cost_section(results, plans[0]),
+        failures=None if failures is None else Markup(to_html(failures)),
+        provenance=Markup(to_html(provenance.provenance_table(frame, name="provenance"))),
+        commands=[*(provenance.run_command(plan, results) for plan in plans), _own_command(plans, results)],
+        version=version("taghead"),
+    )
+
+
+def _own_command(plans: list[Plan], results: Path) -> str:
+    return f"taghead-analysis report {' '.join(plan.name for plan in plans)} --results {results}"
+
+
+def picture(figure: Figure, *, alt: str, caption: str) -> Picture:
+    """A figure made ready to stand in the file itself.
+
+    Args:
+        figure: What to show.
+        alt: What it shows, in words.
+        caption: The sentence under it.
+    """
+    image = base64.b64encode(to_bytes(figure, "png")).decode()
+    return Picture(f"data:image/png;base64,{image}", alt, caption)
+
+
+def section(results: Path, plan: Plan) -> Section:
+    """All that there is to say about one study.
+
+    Args:
+        results: The results folder.
+        plan: The study.
+    """
+    frame = cells.join(results, plan)
+    table = study_table(results, plan)
+    return Section(
+        plan=plan,
+        progress=findings.progress(frame),
+        table=Markup(to_html(table)),
+        found=findings.found(plan, table.data, frame),
+        limits=findings.limits(plan, table.data, frame),
+        pictures=[
+            *_tsne_pictures(results, plan, table),
+            *_curve_pictures(results, plan, table),
+            *_accuracy_pictures(results, plan),
+        ],
+    )
+
+
+def _tsne_pictures(results: Path, plan: Plan, table: Table) -> Iterable[Picture]:
+    for dataset in plan.datasets if "embeddings" in plan.keep else ():
+        seed = _first_seed_with_embeddings(results, plan, dataset)
+        if seed is None:
+            continue
+        rows = tsne.load(results, plan, dataset=dataset, seed=seed)
+        if len(rows[0].ids) < 4:
+            continue
+        data, scores = tsne.tsne_data(rows), tsne.scores_data(rows)
+        told = "; ".join(f"{s.panel}: 5-NN {s.knn:.1f} %, silhouette {s.silhouette:.2f}" for s in scores.itertuples())
+        yield picture(
+            tsne.draw_tsne(data, scores, synthetic=table.synthetic),
+            alt=f"t-SNE of the pooled vectors on {dataset}, a panel a row. {told}.",
+            caption=f"t-SNE of the pooled vectors (Figure 3). {tsne.note(data, scores, dataset=dataset, seed=seed)}",
+        )
+
+
+def _first_seed_with_embeddings(results: Path, plan: Plan, dataset: str) -> int | None:
+    """The first seed in which most rows are there, so that a half-finished study shows its fullest picture."""
+    counts = {
+        seed: sum(
+            (results / "trials" / plan.cell(row, dataset).trials[seed] / "embeddings.npz").exists() for row in plan.rows
+        )
+        for seed in plan.seeds
+    }
+    best = max(counts, key=lambda seed: counts[seed])
+    return best if counts[best] else None
+
+
+def _curve_pictures(results: Path, plan: Plan, table: Table) -> Iterable[Picture]:
+    data = curves.curves_data(results, plan)
+    if len(plan.rows) > MAX_CURVE_ROWS:
+        return
+    for dataset in data["dataset"].unique():
+        last = data[(data["dataset"] == dataset) & (data["quantity"] == "loss")].groupby("row", sort=False).last()
+        told = "; ".join(f"{row}: {value:.3g}" for row, value in last["mean"].items())
+        yield picture(
+            curves.draw_curves(data, dataset=dataset, synthetic=table.synthetic),
+            alt=f"Learning curves on {dataset}. Training loss at the last epoch: {told}.",
+            caption=f"Learning curves on {dataset}: mean over seeds, band of one standard deviation.",
+        )
+
+
+def _accuracy_pictures(results: Path, plan: Plan) -> Iterable[Picture]:
+    if len(plan.rows) > MAX_CURVE_ROWS:
+        return
+    for _, points, figure in efficiency.accuracy_figures(results, plan):
+        what = f"{METRIC_NAMES[plan.metrics[0]]} on {points['dataset'].iloc[0]}"
+        told = "; ".join(f"{p.row}: {p.mean:.1f} % at {p.multiply_adds / 1e9:.4g} G" for p in points.itertuples())
+        yield picture(
+            figure,
+            alt=f"{what} over multiply-adds. {told}.",
+            caption=f"{what} against the cost of one clip; bars: 95 % interval over seeds.",
+        )
+
+
+def _full_cell(plan: Plan) -> Cell | None:
+    """The last row with the TAG-Head: in every table of the paper that is the full model."""
+    heads = [cell for cell in plan.cells if cell.config.model.head == "tag"]
+    return heads[-1] if heads else None
+
+
+def _graph_section(plan: Plan) -> dict[str, Any]:
+    cell = _full_cell(plan)
+    grid, where = (4, 49), "R(2+1)D-34 at 32 frames of 112 x 112"
+    if cell is not None:
+        data = cell.config.data
+        time, height, width = grid_of(cell.config.model.backbone, data.num_frames, data.crop_size)
+        grid, where = (time, height * width), f"{cell.config.model.backbone} as studied here"
+    data = frame_weights.frame_weights_data(grid)
+    said = frame_weights.statements(grid)
+    return {
+        "where": where,
+        "table": Markup(to_html(frame_weights.frame_weights_table(grid))),
+        "pictures": [
+            picture(frame_weights.draw_frame_weights(data), alt=" ".join(said[:3]),
+                    caption="Frame weights of the mean readout, and how far they are from plain averaging."),
+            picture(frame_weights.draw_contrast(data), alt=said[-1],
+                    caption="Differences within a frame that are left after propagation."),
+        ],
+    }  # fmt: skip
+
+
+def _cost_section(results: Path, plan: Plan) -> dict[str, Any]:
+    tables = []
+    cell = _full_cell(plan)
+    frame = cells.join(results, plan)
+    if cell is not None and (classes := efficiency.num_classes(frame, cell)):
+        counts = complexity.count(cell.config, num_classes=classes)
+        title = f"Row {cell.row} of study {plan.name} on {cell.dataset}: one clip, {classes} classes"
+        tables.append(complexity.component_table(counts, name="complexity", title=title))
+    tables.append(complexity.table5())
+    data = efficiency.efficiency_data()
+    totals = data.groupby(["model", "quantity"], sort=False)["value"].sum().unstack()
+    told = "; ".join(f"{model}: {row.params_m:.2f} M, {row.gmac:.2f} G" for model, row in totals.iterrows())
+    caption = "Parameters and multiply-adds of one clip by component; PGVT and PEVL as published, hatched."
+    return {
+        "tables": [Markup(to_html(table)) for table in tables],
+        "pictures": [picture(efficiency.draw_efficiency(data), alt=f"Stacked bars. {told}.", caption=caption)],
+    }
