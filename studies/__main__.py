@@ -4,6 +4,7 @@ Nothing heavy is loaded before a command needs it: ``list`` and ``--help`` load 
 """
 
 import signal
+import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial

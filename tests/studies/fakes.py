@@ -1,0 +1,121 @@
+"""A stand-in for `taghead.run`: the same contract (checkpoint, history, record last), and no video at all.
+
+What it does goes by the seed: see `run`. Each epoch it does is a line in ``epochs.log`` beside the results folder.
+"""
+
+import errno
+import os
+import signal
+import time
+from dataclasses import dataclass
+from types import SimpleNamespace
+
+import numpy as np
+
+from studies.plan import make_plan
+from studies.study import Study
+from studies.trial import Trial, Work
+from taghead.config import Config, TrainConfig
+from taghead.errors import InputError
+from taghead.files import write_text
+from taghead.record import KEPT_FILES, DataFacts, MachineFacts, Record, write_record
+from taghead.record import trial_id as name_of
+
+EPOCHS = 4
+BASE = Config(train=TrainConfig(epochs=EPOCHS))
+DIES_ONCE, DIES, RAISES, DIVERGES, OUT_OF_MEMORY, REFUSED, FULL = range(101, 108)  # seeds
+DATA = "fingerprint-of-it"
+
+
+@dataclass(frozen=True)
+class Machine:
+    device: str = "cpu"
+    threads: int = 1
+    seconds: float = 0.0  # an epoch
+
+
+def run(config, *, seed, machine, folder, keep, on_epoch, attempt):
+    at = folder / "checkpoint.pt"
+    begun = int(at.read_text()) if at.exists() else 0
+    for epoch in range(begun + 1, config.train.epochs + 1):
+        _misbehave(seed, epoch, attempt)
+        time.sleep(machine.seconds)
+        with (folder.parents[2] / "epochs.log").open("a") as log:
+            log.write(f"{folder.name} {epoch} {os.getpid()}\n")
+        write_text(folder / "history.csv", "epoch,loss\n" + "".join(f"{n},{1 / n}\n" for n in range(1, epoch + 1)))
+        write_text(at, str(epoch))
+        on_epoch({"epoch": epoch, "epochs": config.train.epochs, "loss": 1 / epoch})
+    for name in keep:
+        np.savez(folder / KEPT_FILES[name], seed) if name != "weights" else write_text(folder / KEPT_FILES[name], "w")
+    diverged = {"status": "diverged", "error": "loss is not finite in epoch 1"} if seed == DIVERGES else None
+    outcome = diverged or {"status": "complete", "metrics": {"top1": 1 / (seed + 2), "mca": 0.25}}
+    record = Record(
+        trial_id=name_of(config, seed=seed, data=DATA, weights=None),
+        seed=seed,
+        config=config,
+        data=DataFacts(
+            dataset="haa500", fingerprint=DATA, synthetic=False, num_classes=3, num_train=9, num_val=0, num_test=3
+        ),
+        machine=MachineFacts(device="cpu", threads=1, python="3", torch="2"),
+        attempt=attempt,
+        **outcome,
+    )
+    write_record(record, folder)
+    at.unlink()
+    return record
+
+
+def _misbehave(seed, epoch, attempt):
+    if seed == DIES or (seed == DIES_ONCE and attempt == 1 and epoch == 3):
+        os.kill(os.getpid(), signal.SIGKILL)
+    if seed == RAISES:
+        raise RuntimeError("shapes do not match\nand more of it")
+    if seed == OUT_OF_MEMORY:
+        raise MemoryError
+    if seed == REFUSED:
+        raise InputError("labels must be below 3, but got 7; mend the list.")
+    if seed == FULL:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "somewhere")
+
+
+def complete(folder, *, machine, keep):
+    for name in keep:
+        (folder / KEPT_FILES[name]).write_text("by evaluation")
+
+
+def identify(config):
+    return SimpleNamespace(data=DATA, weights=None, synthetic=False)
+
+
+def study(**changes):
+    values = {"name": "mine", "title": "A study", "rows": {"B": {"model.head": "linear"}, "Full": {}}, "seeds": (0, 1)}
+    return Study(**{"datasets": {"haa500": BASE}, **values, **changes})
+
+
+def plan(**changes):
+    return make_plan(study(**changes), identify=identify)
+
+
+def trial(seed=0, *, config=BASE, keep=(), label="a trial"):
+    name = name_of(config, seed=seed, data=DATA, weights=None)
+    return Trial(trial_id=name, config=config, seed=seed, keep=frozenset(keep), data=DATA, synthetic=False, label=label)
+
+
+def work(root, *, seconds=0.0):
+    return Work(root=root, machines={"haa500": Machine(seconds=seconds)}, run=run, complete=complete)
+
+
+class Watch:
+    """Remembers what it is told."""
+
+    def __init__(self):
+        self.told = []
+
+    def began(self, trial):
+        self.told.append(("began", trial.seed))
+
+    def epoch(self, trial, row):
+        self.told.append(("epoch", trial.seed, row["epoch"]))
+
+    def ended(self, trial, outcome):
+        self.told.append(("ended", trial.seed, outcome.ending))

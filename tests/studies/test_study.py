@@ -1,0 +1,68 @@
+import pytest
+from fakes import BASE, study
+
+from studies.study import axis, product
+from taghead.errors import InputError
+
+
+def test_every_cell_is_its_base_with_its_rows_overrides():
+    configs = study(rows={"a": {"head.alpha": 0.5}, "b": {}}).configs()
+    assert list(configs) == [("a", "haa500"), ("b", "haa500")]
+    assert configs["a", "haa500"].head.alpha == 0.5
+    assert configs["b", "haa500"] == BASE
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"name": "My Study"}, "a study's name is made of a-z"),
+        ({"name": "../up"}, "a study's name is made of a-z"),
+        ({"rows": {}}, "rows must not be empty"),
+        ({"datasets": {}}, "datasets must not be empty"),
+        ({"seeds": ()}, "seeds must not be empty"),
+        ({"seeds": (1, 1)}, "seeds must be different"),
+        ({"seeds": (-1,)}, "not negative"),
+        ({"keep": ("embedings",)}, "unknown keep 'embedings'; did you mean 'embeddings'"),
+        ({"metrics": ("top5",)}, "unknown metric 'top5'; did you mean 'top1'"),
+        ({"base_row": "full"}, "unknown base row 'full'; did you mean 'Full'"),
+        (
+            {"rows": {"a": {"head.alhpa": 0.2}}},
+            "on haa500: unknown key 'head.alhpa'; did you mean 'head.alpha'",
+        ),
+        ({"rows": {"a": {"head.alpha": 2.0}}}, "row 'a' on haa500: head.alpha"),
+    ],
+)
+def test_a_study_that_is_not_right_says_where_and_what_to_do(changes, message):
+    with pytest.raises(InputError, match=message):
+        study(**changes)
+
+
+def test_overrides_go_below_the_rows_own():
+    changed = study(rows={"a": {"head.alpha": 0.5}, "b": {}}).override({"head.alpha": 0.2, "train.epochs": 7})
+    configs = changed.configs()
+    assert [config.head.alpha for config in configs.values()] == [0.5, 0.2]
+    assert {config.train.epochs for config in configs.values()} == {7}
+
+
+def test_an_override_that_every_row_hides_is_refused():
+    with pytest.raises(InputError, match=r"every row of study mine sets head\.alpha itself"):
+        study(rows=axis("head.alpha", [0.1, 0.2])).override({"head.alpha": 0.3})
+
+
+def test_an_axis_names_its_rows_by_key_and_value():
+    assert axis("head.alpha", [0.1, 0.2]) == {"alpha 0.1": {"head.alpha": 0.1}, "alpha 0.2": {"head.alpha": 0.2}}
+    assert list(axis("head.edges", [(), ("intra_frame", "time_aligned")], label="edges:")) == [
+        "edges: none",
+        "edges: intra_frame+time_aligned",
+    ]
+
+
+def test_a_product_has_every_combination_with_the_last_axis_fastest():
+    rows = product(axis("head.alpha", [0.1, 0.2]), axis("head.k_prop", [2, 10]))
+    assert list(rows) == ["alpha 0.1, k_prop 2", "alpha 0.1, k_prop 10", "alpha 0.2, k_prop 2", "alpha 0.2, k_prop 10"]
+    assert rows["alpha 0.2, k_prop 2"] == {"head.alpha": 0.2, "head.k_prop": 2}
+
+
+def test_a_product_of_axes_that_set_one_key_is_refused():
+    with pytest.raises(InputError, match=r"two of them set head\.alpha"):
+        product(axis("head.alpha", [0.1]), {"other": {"head.alpha": 0.2}})

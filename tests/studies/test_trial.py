@@ -1,0 +1,114 @@
+import pytest
+from fakes import DIVERGES, EPOCHS, FULL, OUT_OF_MEMORY, RAISES, REFUSED, plan, trial, work
+
+from studies.feed import trials_of
+from studies.store import Store
+from taghead.config import evolve
+
+
+def ignore(row):
+    pass
+
+
+def test_a_trial_is_trained_once(root, epochs):
+    assert work(root)(trial(), ignore).ending == "complete"
+    assert work(root)(trial(), ignore).metrics == {"top1": 0.5, "mca": 0.25}
+    assert len(epochs()) == EPOCHS
+
+
+def test_every_epoch_is_told(root):
+    rows = []
+    work(root)(trial(), rows.append)
+    assert [row["epoch"] for row in rows] == [1, 2, 3, 4]
+
+
+def test_an_interrupted_trial_goes_on_from_its_checkpoint(root, epochs):
+    def stop(row):
+        if row["epoch"] == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        work(root)(trial(), stop)
+    assert not Store(root).is_running(trial().trial_id)
+    assert work(root)(trial(), ignore).ending == "complete"
+    assert [epoch for _, epoch in epochs()] == [1, 2, 3, 4]
+    assert Store(root).read(trial().trial_id).attempt == 2
+
+
+def test_a_trial_that_fails_by_its_own_config_is_recorded_with_its_traceback(root):
+    outcome = work(root)(trial(RAISES), ignore)
+    assert (outcome.ending, outcome.message) == ("failed", "RuntimeError: shapes do not match")
+    store, name = Store(root), trial(RAISES).trial_id
+    assert store.read(name).status == "failed"
+    assert "fakes.py" in (store.trials / name / "traceback.txt").read_text()
+
+
+def test_a_trial_that_diverges_is_recorded(root):
+    outcome = work(root)(trial(DIVERGES), ignore)
+    assert (outcome.ending, outcome.message) == ("diverged", "loss is not finite in epoch 1")
+
+
+@pytest.mark.parametrize(
+    ("seed", "ending", "message"),
+    [
+        (OUT_OF_MEMORY, "interrupted", "MemoryError"),
+        (REFUSED, "refused", "labels must be below 3, but got 7; mend the list."),
+        (FULL, "full", "somewhere: No space left on device"),
+    ],
+)
+def test_what_the_trial_is_not_to_blame_for_is_not_recorded(root, seed, ending, message):
+    outcome = work(root)(trial(seed), ignore)
+    assert (outcome.ending, outcome.message) == (ending, message)
+    store = Store(root)
+    assert store.need(trial(seed).trial_id, ()) == "train"
+    assert not store.is_running(trial(seed).trial_id)
+
+
+@pytest.mark.parametrize("kind", ["OutOfMemoryError", "AcceleratorError"])
+def test_a_device_that_is_out_of_memory_or_gone_is_not_the_trials_fault(root, kind):
+    def stop(row):
+        raise type(kind, (RuntimeError,), {})("no luck")
+
+    assert work(root)(trial(), stop).ending == "interrupted"
+
+
+def test_a_trial_that_another_process_has_is_left_alone(root, epochs):
+    Store(root).claim(trial().trial_id)
+    assert work(root)(trial(), ignore).ending == "taken"
+    assert not epochs()
+
+
+def test_a_trial_whose_process_died_between_record_and_move_is_finished_without_training(root, epochs):
+    work(root)(trial(), ignore)
+    store, name = Store(root), trial().trial_id
+    (store.trials / name).rename(store.running / name)
+    (store.running / name / "checkpoint.pt").write_text("4")
+    assert work(root)(trial(), ignore).ending == "complete"
+    assert len(epochs()) == EPOCHS
+    assert not (store.trials / name / "checkpoint.pt").exists()
+
+
+def test_what_a_trial_lacks_is_added_by_evaluation_where_its_weights_were_kept(root, epochs):
+    work(root)(trial(keep=["weights"]), ignore)
+    work(root)(trial(keep=["embeddings"]), ignore)
+    assert Store(root).kept(trial().trial_id) == {"weights", "embeddings"}
+    assert len(epochs()) == EPOCHS
+    assert not list((root / "running").iterdir())
+
+
+def test_what_a_trial_lacks_is_trained_again_where_they_were_not_and_loses_nothing(root, epochs):
+    work(root)(trial(keep=["frame_means"]), ignore)
+    work(root)(trial(keep=["embeddings"]), ignore)
+    assert Store(root).kept(trial().trial_id) == {"frame_means", "embeddings"}
+    assert len(epochs()) == 2 * EPOCHS
+
+
+def test_clips_that_changed_since_the_plan_are_refused(root):
+    planned = trials_of([plan()])[0]
+    other = evolve(planned.config, {"train.lr": 0.5})
+    from dataclasses import replace
+
+    outcome = work(root)(replace(planned, config=other), ignore)
+    assert outcome.ending == "refused"
+    assert "launch it again" in outcome.message
+    assert Store(root).read(planned.trial_id) is None
