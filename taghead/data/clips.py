@@ -8,7 +8,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Literal
 
 from taghead.data.finegym import read_finegym
 from taghead.data.haa500 import MARKER, read_haa500, read_synthetic
@@ -55,7 +54,7 @@ class ClipList:
     synthetic: bool
     missing: tuple[str, ...]
 
-    def split(self, name: Split) -> tuple[Clip, ...]:
+    def split(self, name: str) -> tuple[Clip, ...]:
         """The clips of one split, sorted by id; empty where the data set has no such split."""
         if name not in ("train", "val", "test"):
             raise InputError(f"no split {name!r}{nearest(name, ('train', 'val', 'test'))}")
@@ -81,13 +80,13 @@ class ClipList:
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def read_clips(dataset: str, root: Path, *, missing: Literal["error", "skip"] = "error") -> ClipList:
+def read_clips(dataset: str, root: Path, *, missing: str = "error") -> ClipList:
     """Reads the split lists of a data set and finds each clip's file.
 
     Args:
         dataset: A key of `DATASETS`.
         root: The data root; the layouts are told in `taghead.data.haa500`, `finegym` and `table`.
-        missing: What to do where the lists name clips that are not there: refuse, or go on without them.
+        missing: What to do where the lists name clips that are not there: ``error`` refuses, ``skip`` goes on without.
 
     Returns:
         The clips that are there, and the ids of those that are not.

@@ -1,0 +1,45 @@
+"""Small real videos for the tests of the data path."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from hypothesis import settings
+
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
+
+Paint = Callable[[int], np.ndarray]  # frame number -> (height, width, 3) uint8
+
+
+@pytest.fixture
+def write_video() -> Callable[..., Path]:
+    def write(
+        path: Path, paint: Paint, *, num_frames: int, crf: int = 10, options: dict[str, str] | None = None
+    ) -> Path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        height, width, _ = paint(0).shape
+        with av.open(str(path), "w", options=options or {}) as container:
+            stream = container.add_stream("libx264", rate=25, options={"crf": "10", "threads": "1"})
+            stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+            for number in range(num_frames):
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(paint(number), format="rgb24")))
+            container.mux(stream.encode())
+        return path
+
+    return write
+
+
+@pytest.fixture
+def grey_by_number() -> Paint:
+    """Frames that tell their number: frame i is grey of 4 i + 10."""
+    return lambda number: np.full((48, 64, 3), 4 * number + 10, np.uint8)
+
+
+@pytest.fixture
+def noise() -> Paint:
+    """Coloured blocks that move: no frame is like another."""
+    blocks = np.random.default_rng(0).integers(0, 255, (8, 10, 3), np.uint8).repeat(8, axis=0).repeat(8, axis=1)
+    return lambda number: np.roll(blocks, 3 * number, axis=1)

@@ -1,0 +1,195 @@
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from taghead.data import frame_cache
+from taghead.data.clips import Clip
+from taghead.data.decode import UnreadableClip, sample_frames
+from taghead.data.frame_cache import FrameCache
+
+
+@pytest.fixture
+def clip(tmp_path: Path, write_video: Callable[..., Path], noise: Callable) -> Clip:
+    return Clip("a", write_video(tmp_path / "videos" / "a.mp4", noise, num_frames=6), 0, "train")
+
+
+@pytest.fixture
+def decoded(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """The files decoded since."""
+    paths: list[Path] = []
+
+    def counting(path: Path, num_frames: int, *, short_side: int) -> np.ndarray:
+        paths.append(path)
+        return sample_frames(path, num_frames, short_side=short_side)
+
+    monkeypatch.setattr(frame_cache, "sample_frames", counting)
+    return paths
+
+
+def open_cache(folder: Path | None, *, num_frames: int = 4, short_side: int = 30, **kw: int) -> FrameCache:
+    return FrameCache(folder, num_frames=num_frames, short_side=short_side, **kw)
+
+
+def only_file(folder: Path) -> Path:
+    (file,) = folder.iterdir()
+    return file
+
+
+def test_a_clip_is_decoded_once_by_all_that_share_a_folder(tmp_path, clip, decoded):
+    first = open_cache(tmp_path / "cache").get(clip)
+    second = open_cache(tmp_path / "cache").get(clip)
+    assert decoded == [clip.path]
+    assert np.array_equal(first, second) and np.array_equal(first, sample_frames(clip.path, 4, short_side=30))
+    assert (second.shape, second.dtype) == ((4, 30, 38, 3), np.uint8)
+
+
+def test_a_cache_of_one_byte_changed_anywhere_is_rebuilt(tmp_path, clip, decoded):
+    frames = open_cache(tmp_path / "cache").get(clip)
+    file = only_file(tmp_path / "cache")
+    good = file.read_bytes()
+    places = [*range(frame_cache._HEAD.size + frame_cache._CHECKSUM.size), len(good) // 2, len(good) - 1]
+    for place in places:
+        bad = bytearray(good)
+        bad[place] ^= 0x10
+        file.write_bytes(bad)
+        assert np.array_equal(open_cache(tmp_path / "cache").get(clip), frames)
+        assert file.read_bytes() == good
+    assert len(decoded) == 1 + len(places)
+
+
+@pytest.mark.parametrize("length", [0, 7, 60, 61, 1000])
+def test_a_cache_cut_short_is_rebuilt(tmp_path, clip, decoded, length):
+    frames = open_cache(tmp_path / "cache").get(clip)
+    file = only_file(tmp_path / "cache")
+    good = file.read_bytes()
+    file.write_bytes(good[:length])
+    assert np.array_equal(open_cache(tmp_path / "cache").get(clip), frames)
+    assert file.read_bytes() == good and len(decoded) == 2
+
+
+def test_a_changed_clip_is_decoded_again(tmp_path, clip, decoded, write_video, grey_by_number):
+    open_cache(tmp_path / "cache").get(clip)
+    write_video(clip.path, grey_by_number, num_frames=6)
+    again = open_cache(tmp_path / "cache").get(clip)
+    assert np.array_equal(again, sample_frames(clip.path, 4, short_side=30)) and len(decoded) == 2
+
+
+def test_a_clip_replaced_by_one_of_the_same_size_is_decoded_again(tmp_path, clip, decoded):
+    open_cache(tmp_path / "cache").get(clip)
+    status = clip.path.stat()
+    os.utime(clip.path, ns=(status.st_atime_ns, status.st_mtime_ns + 1))
+    open_cache(tmp_path / "cache").get(clip)
+    assert len(decoded) == 2
+
+
+def test_other_rules_of_the_decoder_make_a_cache_outdated(tmp_path, clip, decoded, monkeypatch):
+    open_cache(tmp_path / "cache").get(clip)
+    monkeypatch.setattr(frame_cache, "DECODER", "another")
+    open_cache(tmp_path / "cache").get(clip)
+    assert len(decoded) == 2
+
+
+def test_settings_share_a_folder_without_pushing_each_other_out(tmp_path, clip, decoded):
+    settings = [(4, 30), (5, 30), (4, 24)]
+    for _ in range(2):
+        caches = [open_cache(tmp_path / "cache", num_frames=count, short_side=side) for count, side in settings]
+        shapes = [cache.get(clip).shape for cache in caches]
+    assert shapes == [(4, 30, 38, 3), (5, 30, 38, 3), (4, 24, 30, 3)] and len(decoded) == 3
+
+
+def test_without_a_folder_frames_stay_in_memory(clip, decoded):
+    cache = open_cache(None)
+    assert cache.get(clip) is cache.get(clip)
+    assert decoded == [clip.path]
+
+
+def test_memory_is_bounded_and_what_does_not_fit_is_decoded_each_time(clip, decoded):
+    size = 4 * 30 * 38 * 3
+    cache = open_cache(None, memory_bytes=size * 3 // 2)
+    other = Clip("b", clip.path.with_name("b.mp4"), 0, "train")
+    other.path.write_bytes(clip.path.read_bytes())
+    for _ in range(2):
+        cache.get(clip)
+        cache.get(other)
+    assert decoded == [clip.path, other.path, other.path]
+
+
+def test_a_folder_that_cannot_be_made_costs_one_warning_and_the_run_goes_on(tmp_path, clip, decoded):
+    (tmp_path / "file").touch()
+    with pytest.warns(UserWarning, match=r"cannot be kept in .*file/cache .*going on with what fits in memory"):
+        cache = open_cache(tmp_path / "file" / "cache")
+    assert np.array_equal(cache.get(clip), cache.get(clip))
+    assert decoded == [clip.path]
+
+
+def test_a_full_disk_costs_one_warning_and_leaves_no_half_file(tmp_path, clip, decoded, monkeypatch):
+    cache = open_cache(tmp_path / "cache")
+
+    def full(self: Path, target: Path) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", full)
+    with pytest.warns(UserWarning, match="No space left on device") as warned:
+        cache.get(clip)
+        cache.get(clip)
+        cache.get(Clip("b", clip.path, 0, "train"))
+    assert len(warned) == 1 and list((tmp_path / "cache").iterdir()) == [] and decoded == [clip.path]
+
+
+def test_half_files_of_killed_processes_are_cleared_away_and_those_being_written_left(tmp_path):
+    (tmp_path / "old.1-1.part").touch()
+    os.utime(tmp_path / "old.1-1.part", (0, 0))
+    (tmp_path / "new.2-2.part").touch()
+    open_cache(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["new.2-2.part"]
+
+
+def test_an_unreadable_clip_is_told_with_its_reason_and_not_tried_again(tmp_path, decoded):
+    empty = Clip("empty", tmp_path / "empty.mp4", 0, "train")
+    empty.path.touch()
+    gone = Clip("gone", tmp_path / "gone.mp4", 0, "train")
+    cache = open_cache(tmp_path / "cache")
+    for _ in range(2):
+        for clip, reason in ((empty, "Invalid data"), (gone, "No such file")):
+            with pytest.raises(UnreadableClip, match=f"{clip.path.name}.*{reason}"):
+                cache.get(clip)
+    assert set(cache.unreadable) == {"empty", "gone"} and decoded == [empty.path]
+
+
+def test_threads_that_want_one_clip_all_get_it_whole(tmp_path, clip):
+    cache = open_cache(tmp_path / "cache")
+    reference = sample_frames(clip.path, 4, short_side=30)
+    with ThreadPoolExecutor(8) as pool:
+        assert all(np.array_equal(frames, reference) for frames in pool.map(cache.get, [clip] * 40))
+    assert not cache.unreadable and only_file(tmp_path / "cache").suffix == ".frames"
+
+
+WRITER = """
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from taghead.data.clips import Clip
+from taghead.data.frame_cache import FrameCache
+folder, path = map(Path, sys.argv[1:])
+for _ in range(60):
+    for file in folder.glob("*.frames"):
+        file.unlink(missing_ok=True)
+    FrameCache(folder, num_frames=4, short_side=30).get(Clip("a", path, 0, "train"))
+"""
+
+
+def test_processes_that_rebuild_one_file_all_the_time_never_read_a_part_of_it(tmp_path, clip):
+    reference = sample_frames(clip.path, 4, short_side=30)
+    folder = tmp_path / "cache"
+    writers = [subprocess.Popen([sys.executable, "-c", WRITER, str(folder), str(clip.path)]) for _ in range(2)]
+    wrong = 0
+    while any(writer.poll() is None for writer in writers):
+        wrong += not np.array_equal(open_cache(folder).get(clip), reference)
+    assert wrong == 0 and [writer.returncode for writer in writers] == [0, 0]
+    assert not list(folder.glob("*.part"))
