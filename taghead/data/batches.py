@@ -21,7 +21,7 @@ from taghead.data.decode import UnreadableClip
 from taghead.data.frame_cache import FrameCache
 from taghead.data.transforms import Crop, Draw, batch, draw_centre, draw_train, stream
 
-_Frames = UInt8[np.ndarray, "F h w 3"]
+_Frames = UInt8[np.ndarray, "F _ _ 3"]  # height and width differ from clip to clip
 
 
 @dataclass(frozen=True)

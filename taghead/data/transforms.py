@@ -1,6 +1,6 @@
 """Crop, flip and normalise (the paper's 112 x 112 crops): drawn from seed, epoch and clip, done on the device.
 
-Axes: B clips; F frames; h w height and width of decoded frames; S side of the crop, in pixels.
+Axes: B clips; F frames; S side of the crop, in pixels.
 """
 
 import hashlib
@@ -82,7 +82,7 @@ def draw_centre(size: tuple[int, int], *, crop_size: int) -> Draw:
 
 
 def batch(
-    frames: Sequence[UInt8[np.ndarray, "F h w 3"]],
+    frames: Sequence[UInt8[np.ndarray, "F _ _ 3"]],  # height and width differ from clip to clip
     draws: Sequence[Draw],
     *,
     crop_size: int,
