@@ -176,16 +176,16 @@ def r2plus1d_18(*, norm_momentum: float | None = None) -> R2Plus1D:
 
 def r2plus1d_narrow(
     *,
-    stem: tuple[int, int] = (16, 16),
+    stem: tuple[int, int] = (8, 16),
     widths: Sequence[int] = (16, 32, 64, 128),
     depths: Sequence[int] = (1, 1, 1, 1),
-    strides: Sequence[Stride] = ((2, 1), (2, 2), (1, 2), (1, 2)),
+    strides: Sequence[Stride] = ((2, 2), (2, 2), (1, 2), (1, 1)),
     norm_momentum: float | None = None,
 ) -> R2Plus1D:
-    """A network of the same family that a CPU can train: 442,064 parameters, 16 frames of 48 pixels to 4 x 3 x 3.
+    """A network of the same family that a CPU can train: 440,488 parameters, 16 frames of 48 pixels to 4 x 3 x 3.
 
-    (B, 3, F, h, w) to (B, 128, F / 4, h / 16, w / 16). The first layers are nearly all of the cost, so time is halved
-    there first; mid-planes are as many as a convolution's outputs, half of what the large networks have.
+    (B, 3, F, h, w) to (B, 128, F / 4, h / 16, w / 16). The first layers are nearly all of the cost, so time and space
+    are halved there first; mid-planes are as many as a convolution's outputs, half of what the large networks have.
 
     Args:
         stem: Channels within and after the stem.
