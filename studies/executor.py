@@ -1,7 +1,6 @@
 """Works a feed off: on Ray Tune, by workers that live from the first trial to the last, or in this very process.
 
-The only file that loads Ray. Ray is a pool of processes here and nothing more: it restores nothing, logs nothing and
-keeps no results; its own files lie in a temporary folder and go with it. A worker that dies takes one attempt of one
+The only file that loads Ray. Ray is a pool of processes here and nothing more: it restores nothing, logs x A worker that dies takes one attempt of one
 trial with it, and Tune gives that trial to another worker as the feed asks for it.
 """
 
@@ -14,28 +13,31 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
 
-import ray
-from ray import tune
-from ray.tune.experiment import Trial as TuneTrial
-from ray.tune.search import Searcher
-
-from studies.feed import Feed
-from studies.trial import Outcome, Row, Trial
-from taghead.errors import InputError
-
-Work = Callable[[Trial, Callable[[Row], None]], Outcome]
-_QUIET = {
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # no warning that a trial without a GPU sees the GPUs as they are
+for _name, _value in {
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # no warning that trials without a GPU see the GPUs as they are
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",  # paths that the user gave stay what they are
-    "RAY_DEDUP_LOGS": "0",
+    "RAY_DEDUP_LOGS_SKIP_REGEX": "A worker died or was killed",  # the feed tells that, by the trial's name
+    "RAY_USAGE_STATS_ENABLED": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # a stop is ours to handle
+    "TUNE_GLOBAL_CHECKPOINT_S": "3600",  # Tune's own state, which nobody reads
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
     "TUNE_WARN_THRESHOLD_S": "60",
-    "TUNE_GLOBAL_CHECKPOINT_S": "3600",  # Tune's own state, which nobody reads
-}
+}.items():
+    os.environ.setdefault(_name, _value)
+
+import ray  # noqa: E402 (it reads the environment while it is loaded)
+from ray import tune  # noqa: E402
+from ray.tune.experiment import Trial as TuneTrial  # noqa: E402
+from ray.tune.search import Searcher  # noqa: E402
+
+from studies.feed import Feed  # noqa: E402
+from studies.trial import Outcome, Row, Trial  # noqa: E402
+from taghead.errors import InputError  # noqa: E402
+
+Work = Callable[[Trial, Callable[[Row], None]], Outcome]
+_ROW = "row/"  # Tune flattens what is reported
 
 
 class Watch(Protocol):
@@ -101,7 +103,6 @@ def run_on_ray(feed: Feed, work: Work, *, resources: Resources, watch: Watch) ->
     Raises:
         InputError: No machine of the cluster has what one trial takes, or the cluster cannot be reached.
     """
-    os.environ.update({name: value for name, value in _QUIET.items() if name not in os.environ})
     with tempfile.TemporaryDirectory(prefix="taghead-", ignore_cleanup_errors=True) as folder:
         _start(resources)
         try:
@@ -150,7 +151,7 @@ def _tune(searcher: "_Searcher", work: Work, *, resources: Resources, folder: st
         verbose=0,
         raise_on_failed_trial=False,
         trial_dirname_creator=lambda trial: trial.trial_id,
-        callbacks=[_Begin(searcher)],
+        callbacks=[_Listener(searcher)],
     )
 
 
@@ -179,12 +180,16 @@ class _Searcher(Searcher):
         self._watch.began(self._running[trial_id])
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        if "row" in result and trial_id in self._running:
-            self._watch.epoch(self._running[trial_id], result["row"])
+        row = {name.removeprefix(_ROW): value for name, value in result.items() if name.startswith(_ROW)}
+        if row:
+            self._watch.epoch(self._running[trial_id], row)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        if not error:  # what errors are, only `_Listener` is told
+            self.ended(trial_id, (result or {}).get("outcome") or Outcome("lost", "its worker said nothing"))
+
+    def ended(self, trial_id: str, outcome: Outcome) -> None:
         trial = self._running.pop(trial_id)
-        outcome = (result or {}).get("outcome") or Outcome("lost", "its worker process died")
         self._watch.ended(trial, outcome)
         self._feed.done(trial, outcome)
 
@@ -195,11 +200,22 @@ class _Searcher(Searcher):
         """Nothing: the store is the state."""
 
 
-class _Begin(tune.Callback):
-    """Tells the searcher when a worker begins a trial, which `Searcher` is not told."""
+class _Listener(tune.Callback):
+    """Tells the searcher what a `Searcher` is not told: that a worker begins a trial, and of what a worker died."""
 
     def __init__(self, searcher: _Searcher) -> None:
         self._searcher = searcher
 
     def on_trial_start(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
         self._searcher.began(trial.trial_id)
+
+    def on_trial_error(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
+        self._searcher.ended(trial.trial_id, Outcome("lost", _reason(str(trial.get_error() or ""))))
+
+
+def _reason(error: str) -> str:
+    if "OutOfMemory" in error:
+        return "out of memory: Ray ended its worker process"
+    if "ActorDied" in error or not error.strip():
+        return "its worker process died"
+    return error.strip().splitlines()[-1]

@@ -1,0 +1,126 @@
+"""Real Ray, real processes, real kills: each driver below is a process of its own, on two CPUs and the loopback."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from fakes import DIES_ONCE, DIVERGES, EPOCHS, RAISES, Watch, trial, work
+
+from studies.feed import GridFeed
+from studies.store import Store
+
+HERE = Path(__file__).parent
+ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE), str(HERE.parents[1])])}
+
+
+def start(root, seconds, *seeds):
+    return subprocess.Popen(
+        [sys.executable, HERE / "driver.py", root, str(seconds), *map(str, seeds)],
+        env=ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def metrics(root, *seeds):
+    return [Store(root).read(trial(seed).trial_id).metrics for seed in seeds]
+
+
+@pytest.fixture(scope="module")
+def disturbed(tmp_path_factory):
+    """A study on Ray in which one worker dies, one trial raises and one diverges."""
+    root = tmp_path_factory.mktemp("disturbed") / "results"
+    driver = start(root, 0.0, 0, DIES_ONCE, RAISES, DIVERGES, 1)
+    said, _ = driver.communicate(timeout=300)
+    assert driver.returncode == 0, said
+    lines = [line.split() for line in said.splitlines()]
+    return root, said, {int(line[1]): line[2] for line in lines if line[0] == "outcome"}
+
+
+def test_ray_runs_a_feed_whatever_becomes_of_its_trials(disturbed):
+    _, _, outcomes = disturbed
+    ends_badly = {RAISES: "failed", DIVERGES: "diverged"}
+    assert outcomes == {0: "complete", DIES_ONCE: "complete", 1: "complete", **ends_badly}
+
+
+def test_epochs_reach_the_driver_and_ray_itself_says_nothing(disturbed):
+    _, said, _ = disturbed
+    assert [line for line in said.splitlines() if line.startswith("epoch 0 ")] == [
+        f"epoch 0 {epoch}" for epoch in range(1, EPOCHS + 1)
+    ]
+    assert {line.split()[0] for line in said.splitlines()} == {"began", "epoch", "ended", "outcome"}
+
+
+def test_the_trial_of_a_killed_worker_goes_on_from_its_checkpoint(disturbed):
+    root, _, _ = disturbed
+    name = trial(DIES_ONCE).trial_id
+    log = [line.split() for line in (root.parent / "epochs.log").read_text().splitlines()]
+    assert [int(epoch) for trial_id, epoch, _ in log if trial_id == name] == [1, 2, 3, 4]
+    assert len({pid for trial_id, _, pid in log if trial_id == name}) == 2
+    assert Store(root).read(name).attempt == 2
+
+
+def test_workers_live_from_trial_to_trial(disturbed):
+    root, _, _ = disturbed
+    log = [line.split() for line in (root.parent / "epochs.log").read_text().splitlines()]
+    pids = {pid for _, _, pid in log}
+    assert len(pids) < len({(trial_id, pid) for trial_id, _, pid in log})
+
+
+def test_a_killed_driver_takes_its_workers_with_it_and_the_next_launch_goes_on(root, epochs):
+    seeds = (0, 1, 2)
+    driver = start(root, 0.5, *seeds)
+    try:
+        for line in driver.stdout:
+            if line.startswith("epoch 0 2"):
+                break
+    finally:
+        driver.kill()
+        driver.wait()
+    driver.stdout.close()
+    store, name = Store(root), trial(0).trial_id
+    deadline = time.monotonic() + 60
+    while store.is_running(name) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    before = len(epochs())
+    feed = GridFeed([trial(seed) for seed in seeds], store=store)
+    from studies.executor import run_here
+
+    run_here(feed, work(root), watch=Watch())
+    assert [outcome.ending for outcome in feed.outcomes.values()] == ["complete"] * 3
+    done = [epoch for trial_id, epoch in epochs() if trial_id == name]
+    assert done == list(range(1, EPOCHS + 1))  # none twice
+    assert before + len(epochs()[before:]) == len(seeds) * EPOCHS
+    assert store.read(name).attempt == 2
+    assert metrics(root, *seeds) == [{"top1": 1 / (seed + 2), "mca": 0.25} for seed in seeds]
+
+
+def test_here_does_the_same_without_ray_in_order(root):
+    from studies.executor import run_here
+
+    watch, feed = Watch(), GridFeed([trial(0), trial(RAISES)], store=Store(root))
+    run_here(feed, work(root), watch=watch)
+    assert watch.told == [
+        ("began", 0),
+        *(("epoch", 0, epoch) for epoch in range(1, EPOCHS + 1)),
+        ("ended", 0, "complete"),
+        ("began", RAISES),
+        ("ended", RAISES, "failed"),
+    ]
+
+
+def test_what_no_machine_has_is_refused_before_anything_runs(root):
+    script = (
+        "from pathlib import Path; from fakes import Watch, trial; from studies.executor import Resources, run_on_ray\n"
+        "from studies.feed import GridFeed; from studies.store import Store; from taghead.errors import InputError\n"
+        f"feed = GridFeed([trial()], store=Store(Path({str(root)!r})))\n"
+        "try: run_on_ray(feed, None, resources=Resources(gpus=64, workers=1), watch=Watch())\n"
+        "except InputError as error: print('refused:', error)\n"
+    )
+    out = subprocess.run([sys.executable, "-c", script], env=ENVIRONMENT, capture_output=True, text=True, timeout=120)
+    assert out.stdout.startswith("refused: a trial asks for 64 GPU, but no machine has over"), out.stderr
+    assert not root.exists()
