@@ -42,10 +42,11 @@ def build_model(config: Config, num_classes: int) -> VideoModel:
     """
     model = config.model
     backbone_options = {} if model.norm_momentum is None else {"norm_momentum": model.norm_momentum}
+    channels = BACKBONES[model.backbone].channels
     backbone = BACKBONES[model.backbone](**backbone_options)
     if model.freeze_backbone:
         freeze(backbone)
     if model.head == "linear":
-        return VideoModel(backbone, LinearHead(backbone.channels, num_classes))
+        return VideoModel(backbone, LinearHead(channels, num_classes))
     grid = grid_of(model.backbone, config.data.num_frames, config.data.crop_size)
-    return VideoModel(backbone, TAGHead(backbone.channels, grid, num_classes, **config.head.model_dump()))
+    return VideoModel(backbone, TAGHead(channels, grid, num_classes, **config.head.model_dump()))
