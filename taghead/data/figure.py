@@ -6,7 +6,7 @@ the camera, and a growing yaw is a turn to its left.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 from jaxtyping import Float, Float32, Int
@@ -79,7 +79,7 @@ class Pose:
 
     def plus(self, **moves: Float[np.ndarray, "..."] | float) -> "Pose":
         """The same pose with something added to some of its values, spread over frames and sides as needed."""
-        return Pose(**{f.name: getattr(self, f.name) + moves.get(f.name, 0.0) for f in fields(self)})
+        return replace(self, **{name: getattr(self, name) + move for name, move in moves.items()})
 
 
 _PAIRED = ("arm_out", "arm_forward", "elbow", "leg_out", "leg_forward", "knee")
