@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analysis import cells, published
-from analysis.complexity import COMPONENTS, WIDTHS, count, paper_model
+from analysis.complexity import COMPONENTS, HEAD, WIDTHS, count, paper_model
 from analysis.figure import COLUMN, MARKERS, PAGE, PALETTE, new_figure, stamp, styled
 from analysis.formats import Table
 from analysis.tables import METRIC_NAMES, summary
@@ -65,14 +65,18 @@ def _draw_bars(axis: Axes, data: pd.DataFrame) -> None:
         look: dict[str, Any] = (
             {"color": "#dddddd", "hatch": "////", "edgecolor": "#888888"} if name == PUBLISHED else {}
         )
-        axis.barh(models, parts[name], left=left, height=0.7, label=name, **{"color": PALETTE[index], **look})
+        there = parts.index[parts[name] > 0]  # an empty bar would still draw its edge
+        place = [models.index(model) for model in there]
+        axis.barh(place, parts.loc[there, name], left=left[there], height=0.7, label=name,
+                  **{"color": PALETTE[index], **look})  # fmt: skip
         left = left + parts[name]
-    for place, model in enumerate(models):
-        head = left[model] - parts.loc[model].get("backbone", 0.0)
-        inner = f"  (head {head:.2f})" if PUBLISHED not in parts or not parts.loc[model, PUBLISHED] else ""
-        axis.annotate(f"{left[model]:.2f}{inner}", (left[model], place), xytext=(3, 0), textcoords="offset points",
+    for index, model in enumerate(models):
+        head = sum(parts.loc[model].get(name, 0.0) for name in HEAD)
+        inner = f"  (head {head:.2f})" if head else ""
+        axis.annotate(f"{left[model]:.2f}{inner}", (left[model], index), xytext=(3, 0), textcoords="offset points",
                       va="center", fontsize=6)  # fmt: skip
     axis.set_xlim(0, 1.25 * left.max())
+    axis.set_yticks(range(len(models)), models)
     axis.invert_yaxis()
     axis.grid(axis="y", visible=False)
 

@@ -8,9 +8,9 @@ there. Both are closed forms: nothing is trained here. Command: ``taghead-analys
 from collections.abc import Iterable
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from analysis.figure import DASHES, MARKERS, PAGE, PALETTE, new_figure, styled
 from analysis.formats import Table
@@ -22,8 +22,8 @@ GRAPHS: dict[str, tuple[tuple[str, ...], str]] = {
     "IF-FC + TAT, union": (("intra_frame", "time_aligned"), "union"),
     "IF-FC + TAT, block": (("intra_frame", "time_aligned"), "block"),
 }
-ALPHAS = (0.0, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0)
-STEPS = (1, 2, 5, 10, 100)
+ALPHAS = (0.0, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.8, 0.9, 1.0)
+STEPS = (1, 2, 5, 10, 20, 50, 100)
 REFERENCE = (0.1, 10)  # alpha and K_prop as APPNP's authors use them; the paper gives neither
 TABLE_SETTINGS = ((0.1, 2), REFERENCE, (0.1, 100), (0.5, 10))
 
@@ -137,41 +137,44 @@ def draw_frame_weights(data: pd.DataFrame) -> Figure:
     figure, (left, right) = new_figure(PAGE, 2.6, columns=2)
     at_reference = data[(data["alpha"] == alpha) & (data["k_prop"] == k_prop)]
     curves = extremes(data)
-    for index, name in enumerate(GRAPHS):
-        look: dict[str, Any] = {"color": PALETTE[index], "linestyle": DASHES[index], "marker": MARKERS[index]}
+    for name in GRAPHS:
         weights = at_reference[at_reference["graph"] == name]
-        left.plot(weights["frame"], weights["weight"], label=name, **look)
+        left.plot(weights["frame"], weights["weight"], label=name, **_look(name))
         curve = curves[(curves["graph"] == name) & (curves["k_prop"] == k_prop)]
-        # exact zeros have no place on a logarithmic axis: they are what the axis's lower end stands for
-        right.plot(curve["alpha"], np.maximum(curve["deviation"], _FLOOR), label=name, clip_on=False, **look)
-    left.set(xlabel="time step", ylabel="T·w  (1 = plain averaging)", title=rf"$\alpha$ = {alpha}, K = {k_prop}")
-    left.set_xticks(sorted(data["frame"].unique()))
-    right.set(
-        xlabel=r"$\alpha$", ylabel="largest deviation, %", title=f"K = {k_prop}; bottom of the axis: 0", yscale="log"
-    )
-    right.set_ylim(_FLOOR, 100)
+        right.plot(curve["alpha"], curve["deviation"], label=name, clip_on=False, **_look(name))
+    left.set(xlabel="time step", ylabel=r"T$\cdot$w  (1 = plain averaging)", title=rf"$\alpha$ = {alpha}, K = {k_prop}")
+    left.xaxis.set_major_locator(MaxNLocator(integer=True))
+    right.set(xlabel=r"$\alpha$", ylabel="largest deviation, %", title=f"K = {k_prop}")
+    right.set_yscale("symlog", linthresh=0.01)  # has a place for the exact zeros of intra-frame edges
+    right.set_yticks([0, 0.01, 0.1, 1, 10], ["0", "0.01", "0.1", "1", "10"])
+    right.set_ylim(0, 20)
     figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=4)
     return figure
 
 
-_FLOOR = 1e-3  # percent
-
-
 @styled
 def draw_contrast(data: pd.DataFrame) -> Figure:
-    """The contrast within a frame that propagation leaves, over alpha, a panel a graph, a line a K_prop.
+    """The contrast within a frame that propagation leaves: over alpha, and over the number of steps.
 
     Args:
-        data: As from `frame_weights_data`.
+        data: As from `frame_weights_data`, with the reference setting among its own.
     """
-    figure, axes = new_figure(PAGE, 2.2, columns=len(GRAPHS))
+    alpha, k_prop = REFERENCE
+    figure, (left, right) = new_figure(PAGE, 2.4, columns=2)
     curves = extremes(data)
-    for axis, name in zip(axes, GRAPHS, strict=True):
-        for index, k_prop in enumerate(sorted(curves["k_prop"].unique())):
-            curve = curves[(curves["graph"] == name) & (curves["k_prop"] == k_prop)]
-            look: dict[str, Any] = {"color": PALETTE[index], "marker": MARKERS[index], "markersize": 2.5}
-            axis.plot(curve["alpha"], curve["contrast"], label=f"K = {k_prop}", **look)
-        axis.set(xlabel=r"$\alpha$", title=name, ylim=(0, 105))
-    axes[0].set_ylabel("contrast left within a frame, %")
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=5)
+    for name in GRAPHS:
+        mine = curves[curves["graph"] == name]
+        over_alpha, over_steps = mine[mine["k_prop"] == k_prop], mine[mine["alpha"] == alpha]
+        left.plot(over_alpha["alpha"], over_alpha["contrast"], label=name, **_look(name))
+        right.plot(over_steps["k_prop"], over_steps["contrast"], **_look(name))
+    left.set(xlabel=r"$\alpha$", ylabel="contrast left within a frame, %", title=f"K = {k_prop}", ylim=(0, 105))
+    right.set(xlabel="K", title=rf"$\alpha$ = {alpha}", ylim=(0, 105), xscale="log")
+    right.set_xticks(steps := sorted(curves["k_prop"].unique()), [str(step) for step in steps])
+    right.minorticks_off()
+    figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=4)
     return figure
+
+
+def _look(name: str) -> dict[str, Any]:
+    index = list(GRAPHS).index(name)
+    return {"color": PALETTE[index], "linestyle": DASHES[index], "marker": MARKERS[index]}

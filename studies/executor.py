@@ -1,7 +1,8 @@
 """Works a feed off: on Ray Tune, by workers that live from the first trial to the last, or in this very process.
 
-The only file that loads Ray. Ray is a pool of processes here and nothing more: it restores nothing, logs x A worker that dies takes one attempt of one
-trial with it, and Tune gives that trial to another worker as the feed asks for it.
+The only file that loads Ray. Ray is a pool of processes here and nothing more: it restores nothing and keeps no
+results, and what Tune writes lies in a temporary folder and goes with it. A worker that dies takes one attempt of one
+trial with it; the feed gives that trial again, and another worker goes on from its checkpoint.
 """
 
 import logging

@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 from numpy import ndarray
-from taghead.head import TAGHead
-from taghead.metrics import mca, top1
 
 from taghead.data.batches import Batch
 from taghead.files import written_whole
+from taghead.head import TAGHead
+from taghead.metrics import mca, top1
 from taghead.model import VideoModel
 
 

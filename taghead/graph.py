@@ -253,9 +253,9 @@ def frame_weights(
 ) -> Float[Tensor, " T"]:
     """The weights w = (1/T) 1^T S1 with which a mean over the nodes sees the frames, in float64.
 
-    1/T is plain averaging. T*w - 1 is rounded to 12 decimals: where the equations say that it is 0, or that two graphs have the same weights,
-    the bits say so too (for k_prop up to a thousand or so; after that float64 may have lost more). IF-FC edges alone,
-    no edges, k_prop = 0, alpha = 1, and any graph on one or two frames give 1/T.
+    1/T is plain averaging. T*w - 1 is rounded to 12 decimals: where the equations say that it is 0, or that two graphs
+    have the same weights, the bits say so too (for k_prop up to a thousand or so; after that float64 may have lost
+    more). IF-FC edges alone, no edges, k_prop = 0, alpha = 1, and any graph on one or two frames give 1/T.
 
     Args:
         grid: (T, P).
@@ -282,7 +282,7 @@ def retained_contrast(
 ) -> float:
     """How much of the differences within a frame is left, at most: the spectral norm of S0, as a fraction.
 
-    With IF-FC edges alone it is alpha after any number of steps, with TAT edges alone 1 (some pattern over time is
+    With IF-FC edges alone it is alpha from the first step on, with TAT edges alone 1 (some pattern over time is
     kept whole): IF-FC edges smooth. A mean over the nodes sees none of it. Arguments as `frame_weights`.
 
     Raises:

@@ -4,11 +4,11 @@ Legend: B clips, F frames, S pixels of the crop's side, T time steps, P sites, C
 """
 
 from jaxtyping import Float
-from taghead.head import LinearHead, TAGHead, grid_tokens
 from torch import Tensor, nn
 
 from taghead.backbones import BACKBONES, freeze, grid_of
 from taghead.config import Config
+from taghead.head import LinearHead, TAGHead, grid_tokens
 
 
 class VideoModel(nn.Module):

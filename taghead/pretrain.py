@@ -11,8 +11,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from taghead.weights import load_weights, save_weights
-
 from taghead.config import Config, evolve
 from taghead.data.synthetic import Size, make_dataset
 from taghead.files import write_text
@@ -20,6 +18,7 @@ from taghead.model import build_model
 from taghead.recipes import recipe
 from taghead.record import KEPT_FILES
 from taghead.run import Machine, run
+from taghead.weights import load_weights, save_weights
 
 PRETRAIN = {"model.head": "linear", "model.pretrained": False, "train.epochs": 20, "train.lr": 2e-3}
 

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from taghead.weights import fingerprint, load_backbone, load_weights, save_weights
 
 from taghead.backbones import BACKBONES
 from taghead.checkpoint import TrainState, load_state, save_state
@@ -35,6 +34,7 @@ from taghead.record import (
     trial_id,
     write_record,
 )
+from taghead.weights import fingerprint, load_backbone, load_weights, save_weights
 
 CHECKPOINT = "checkpoint.pt"
 FIXED_ORDER_SEED = 42  # of the released code's loader: the same order in every epoch, whatever the seed

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from taghead.metrics import mca, top1
 
 from taghead.config import Config, evolve
 from taghead.errors import InputError
 from taghead.evaluate import Predictions
 from taghead.fit import learning_rate
+from taghead.metrics import mca, top1
 from taghead.recipes import recipe
 from taghead.record import Record, read_record, trial_id
 from taghead.run import Machine, complete, find_device, identify, run
