@@ -122,5 +122,5 @@ def test_what_no_machine_has_is_refused_before_anything_runs(root):
         "except InputError as error: print('refused:', error)\n"
     )
     out = subprocess.run([sys.executable, "-c", script], env=ENVIRONMENT, capture_output=True, text=True, timeout=120)
-    assert out.stdout.startswith("refused: a trial asks for 64 GPU, but no machine has over"), out.stderr
+    assert out.stdout.startswith("refused: a trial asks for 64 GPU, but no machine has more than 0"), out.stderr
     assert not root.exists()
