@@ -7,11 +7,12 @@ from typing import Any
 
 import pandas as pd
 import torch
+from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from analysis import published
 from analysis.formats import Table
-from taghead.config import Config, evolve
+from taghead.config import Config, canonical, evolve
 from taghead.model import VideoModel, build_model
 from taghead.recipes import recipe
 
@@ -37,7 +38,12 @@ def count(config: Config, *, num_classes: int) -> pd.DataFrame:
         One row a component in the order of `COMPONENTS`: ``component``, ``parameters``, ``multiply_adds`` (every
         product, attention's two included) and ``as_fvcore`` (see `fvcore_rules`).
     """
-    with torch.device("meta"):
+    return _count(canonical(config), num_classes).copy()
+
+
+@cache
+def _count(config: Config, num_classes: int) -> pd.DataFrame:
+    with torch.device("meta"), _NoDraws():
         model = build_model(config, num_classes).eval()
         clip = torch.empty(1, 3, config.data.num_frames, config.data.crop_size, config.data.crop_size)
     parameters = _parameters(model)
@@ -45,6 +51,15 @@ def count(config: Config, *, num_classes: int) -> pd.DataFrame:
     fvcore = _multiply_adds(model, clip, fvcore_rules())
     rows = [(name, parameters.get(name, 0), true.get(name, 0), fvcore.get(name, 0)) for name in COMPONENTS]
     return pd.DataFrame(rows, columns=["component", "parameters", "multiply_adds", "as_fvcore"])
+
+
+class _NoDraws(TorchFunctionMode):
+    """Leaves initial weights undrawn: there is nothing to draw on ``meta``, where torch loads its compiler to do so."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in (torch.Tensor.normal_, torch.Tensor.uniform_):
+            return args[0]
+        return func(*args, **(kwargs or {}))
 
 
 def fvcore_rules() -> dict[Any, Callable[..., int]]:
@@ -110,7 +125,6 @@ def _without_classifier(counts: pd.DataFrame, column: str) -> int:
     return int(counts.loc[counts["component"] != "classifier", column].sum())
 
 
-@cache
 def paper_model(ffn_dim: int) -> pd.DataFrame:
     """Counts the paper's model on HAA500 (32 frames of 112 x 112, 500 classes) at one FFN width.
 

@@ -47,9 +47,9 @@ def frame_weights_data(
     for name, (edges, combination) in GRAPHS.items():
         for alpha in alphas:
             for k_prop in steps:
-                setting = {"alpha": alpha, "k_prop": k_prop, "edges": edges, "edge_combination": combination}
-                weights = grid[0] * frame_weights(grid, **setting).numpy()
-                contrast = float(retained_contrast(grid, **setting))
+                graph: dict[str, Any] = {"edges": edges, "edge_combination": combination}
+                weights = grid[0] * frame_weights(grid, alpha=alpha, k_prop=k_prop, **graph).numpy()
+                contrast = float(retained_contrast(grid, alpha=alpha, k_prop=k_prop, **graph))
                 rows += [(name, alpha, k_prop, t, float(w), contrast) for t, w in enumerate(weights, start=1)]
     return pd.DataFrame(rows, columns=["graph", "alpha", "k_prop", "frame", "weight", "contrast"])
 

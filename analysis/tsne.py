@@ -11,7 +11,6 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from numpy import ndarray
-from seaborn import color_palette
 from sklearn.manifold import TSNE
 from sklearn.metrics import silhouette_score
 from sklearn.neighbors import NearestNeighbors
@@ -218,7 +217,10 @@ def draw_tsne(data: pd.DataFrame, scores: pd.DataFrame, *, synthetic: bool) -> F
 def _looks(labels: list[int]) -> dict[int, tuple[object, str]]:
     """Colour and marker by class: safe colours while they last, then the hue circle; neighbours differ in marker."""
     colours = PALETTE[:7] if len(labels) <= 7 * len(MARKERS) and len(labels) <= LEGEND_CLASSES else None
-    colours = colours or color_palette("husl", -(-len(labels) // 4))
+    if colours is None:
+        from seaborn import color_palette  # slow to load, and few figures need it
+
+        colours = color_palette("husl", -(-len(labels) // 4))
     return {
         label: (colours[index % len(colours)], MARKERS[(index // len(colours)) % len(MARKERS)])
         for index, label in enumerate(labels)

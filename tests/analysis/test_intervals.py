@@ -1,0 +1,64 @@
+"""Spread, paired differences, and Wilson's interval."""
+
+import math
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from scipy import stats
+
+from analysis.intervals import paired_difference, spread, wilson
+
+NUMBERS = st.lists(st.floats(0, 100, allow_subnormal=False), min_size=2, max_size=8)
+
+
+def test_three_runs_have_the_spread_of_the_textbook() -> None:
+    measured = spread([50.0, 52.0, 54.0])
+    assert (measured.mean, measured.n, measured.sd) == (52.0, 3, 2.0)
+    t = 0.95 / math.sqrt(2 * 0.975 * 0.025)  # the quantile with two degrees of freedom has a closed form
+    assert measured.high == pytest.approx(52 + t * 2 / math.sqrt(3), abs=1e-9)
+
+
+def test_one_run_has_no_spread() -> None:
+    assert spread([50.0]).sd is spread([50.0]).low is spread([50.0]).high is None
+
+
+def test_no_run_has_no_mean() -> None:
+    assert spread([]).n == 0
+    assert math.isnan(spread([]).mean)
+
+
+@given(NUMBERS)
+def test_the_interval_is_that_of_the_one_sample_t_test(values: list[float]) -> None:
+    measured = spread(values)
+    assume(max(values) - min(values) > 1e-3)  # nearly equal values cost scipy its precision
+    reference = stats.ttest_1samp(values, 0.0).confidence_interval(0.95)
+    assert measured.sd == pytest.approx(stats.tstd(values), rel=1e-9)
+    assert (measured.low, measured.high) == pytest.approx(tuple(reference), rel=1e-9, abs=1e-9)
+
+
+def test_a_difference_takes_the_common_seeds_only() -> None:
+    difference = paired_difference({0: 51.0, 1: 53.0, 2: 99.0}, {0: 50.0, 1: 50.0, 3: 0.0})
+    assert (difference.mean, difference.n) == (2.0, 2)
+
+
+def test_pairing_removes_what_a_seed_does_to_both_rows() -> None:
+    base = {seed: 10.0 * seed for seed in range(4)}
+    difference = paired_difference({seed: value + 1 for seed, value in base.items()}, base)
+    assert (difference.sd, difference.low, difference.high) == (0.0, 1.0, 1.0)
+
+
+def test_no_common_seed_has_no_difference() -> None:
+    assert paired_difference({0: 1.0}, {1: 1.0}).n == 0
+
+
+@given(st.integers(1, 500), st.data())
+def test_wilson_is_the_interval_of_the_library(n: int, data: st.DataObject) -> None:
+    correct = data.draw(st.integers(0, n))
+    reference = stats.binomtest(correct, n).proportion_ci(0.95, method="wilson")
+    assert wilson(correct, n) == pytest.approx(tuple(reference), abs=1e-12)
+
+
+def test_wilson_refuses_more_hits_than_clips() -> None:
+    with pytest.raises(ValueError, match="must hold, but got correct=11, n=10"):
+        wilson(11, 10)

@@ -1,0 +1,98 @@
+"""The sentences beside a table."""
+
+from stored import Results, data_facts
+
+from analysis import cells
+from analysis.notes import compare_rows, notes, same_function, sentence
+from studies.catalog import COMPONENTS, FFN_WIDTH, GRAPH
+from studies.plan import Plan
+from taghead.config import Config, evolve
+from taghead.recipes import recipe
+
+FULL = Config()
+IF_FC = evolve(FULL, {"head.edges": ("intra_frame",)})
+NO_EDGES = evolve(FULL, {"head.edges": ()})
+
+
+def said(results: Results, plan: Plan) -> str:
+    return "\n".join(notes(results.root, plan, cells.join(results.root, plan)))
+
+
+def test_intra_frame_edges_alone_are_the_function_without_edges() -> None:
+    assert same_function(IF_FC, NO_EDGES)
+    assert same_function(evolve(IF_FC, {"head.alpha": 0.5, "head.k_prop": 3}), NO_EDGES)
+
+
+def test_the_full_graph_is_another_function() -> None:
+    assert not same_function(FULL, NO_EDGES)
+
+
+def test_a_readout_that_is_not_linear_sees_the_graph() -> None:
+    assert not same_function(evolve(IF_FC, {"head.readout": "max"}), evolve(NO_EDGES, {"head.readout": "max"}))
+
+
+def test_configs_that_differ_beside_the_graph_are_not_one_function() -> None:
+    assert not same_function(IF_FC, evolve(NO_EDGES, {"head.ffn_dim": 512}))
+
+
+def test_rows_with_the_same_bits_are_told_in_words(results: Results, components: Plan) -> None:
+    found = [comparison for comparison in compare_rows(results.root, components) if comparison.identical]
+    assert [comparison.rows for comparison in found] == [("B + TE", "B + TE + IF-FC")]
+    text = said(results, components)
+    assert "B + TE and B + TE + IF-FC: identical predictions and logits, bit for bit, in all 3 seeds" in text
+    assert "the equations make them the same function" in text
+
+
+def test_one_changed_bit_is_a_difference_that_is_told(results: Results) -> None:
+    plan = results.plan(COMPONENTS, seeds=[0])
+    for row, stream in (("B + TE", 1), ("B + TE + IF-FC", 2)):
+        results.finish(plan, row, seed=0, stream=stream)
+    (found,) = compare_rows(results.root, plan)
+    assert found.derived
+    assert not found.identical
+    assert "yet on synthetic their logits differ in seed 0" in sentence(found)
+
+
+def test_rows_with_the_same_bits_for_no_known_reason_are_not_explained_away(results: Results) -> None:
+    plan = results.plan(COMPONENTS, seeds=[0])
+    for row in ("B", "Full"):
+        results.finish(plan, row, seed=0, stream=1)
+    text = next(line for line in said(results, plan).splitlines() if "bit for bit" in line)
+    assert text.startswith("B and Full: identical")
+    assert "equations" not in text
+
+
+def test_equal_experiments_under_one_id_are_told_as_one(results: Results) -> None:
+    text = said(results, results.plan(GRAPH, seeds=[0]))
+    assert "are one experiment on synthetic: the same settings, trained once and shown twice" in text
+
+
+def test_mixed_commits_are_told_with_their_trials(results: Results, components: Plan) -> None:
+    assert "mix commits" not in said(results, components)
+    plan = results.plan(COMPONENTS, seeds=[0, 1, 2, 3])
+    results.finish(plan, "B", seed=3, commit="ba9876543210+")
+    text = said(results, plan)
+    assert "These numbers mix commits (trials): 0123456789ab (15), ba9876543210+ (1)." in text
+    assert "uncommitted" in text
+
+
+def test_test_clips_classes_and_chance_are_stated(results: Results) -> None:
+    plan = results.plan(COMPONENTS, seeds=[0])
+    results.finish(plan, "B", seed=0, data=data_facts(unreadable={"a": "cut"}, missing=("b", "c")))
+    text = said(results, plan)
+    assert "synthetic: 24 test clips of 4 classes (chance 25.0 %)" in text
+    assert "2 clips of the split lists are not there" in text
+    assert "1 clips do not decode" in text
+
+
+def test_settings_that_differ_from_the_paper_make_published_values_an_orientation(results: Results) -> None:
+    base = evolve(recipe("haa500"), {"train.epochs": 2})
+    assert "train.epochs=2 (paper recipe: 80)" in said(results, results.plan(FFN_WIDTH, haa500=base))
+    assert "orientation" not in said(results, results.plan(FFN_WIDTH, haa500=recipe("haa500")))
+
+
+def test_a_failure_is_told_with_its_reason(results: Results) -> None:
+    plan = results.plan(COMPONENTS)
+    results.finish(plan, "Full", seed=1, status="diverged", epoch=4, error="the loss became nan", metrics={})
+    assert "Full, synthetic, seed 1" in said(results, plan)
+    assert "diverged at epoch 4: the loss became nan." in said(results, plan)

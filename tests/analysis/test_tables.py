@@ -1,0 +1,97 @@
+"""A study's table: numbers, differences, published values, and what is missing."""
+
+import math
+
+import pytest
+from stored import Results, data_facts
+
+from analysis import cells
+from analysis.tables import signed, study_table, summary
+from studies.catalog import ALPHA, COMPONENTS, FFN_WIDTH
+from studies.plan import Plan
+from taghead.recipes import recipe
+
+
+def scores(results: Results, plan: Plan, row: str, values: dict[int, float]) -> None:
+    for seed, value in values.items():
+        results.finish(plan, row, seed=seed, metrics={"top1": value / 100, "mca": value / 100})
+
+
+def line(results: Results, plan: Plan, row: str) -> tuple[str, ...]:
+    return next(cells for cells in study_table(results.root, plan).rows if cells[0] == row)
+
+
+def test_a_cell_shows_mean_spread_and_n(results: Results) -> None:
+    plan = results.plan(COMPONENTS)
+    scores(results, plan, "B", {0: 50, 1: 52, 2: 54})
+    assert line(results, plan, "B")[1] == "52.0 ± 2.0 (3)"
+
+
+def test_one_seed_shows_no_spread(results: Results) -> None:
+    plan = results.plan(COMPONENTS, seeds=[0])
+    scores(results, plan, "B", {0: 50})
+    assert line(results, plan, "B")[1] == "50.0 (1)"
+
+
+def test_the_difference_is_paired_and_has_its_interval(results: Results) -> None:
+    plan = results.plan(COMPONENTS)
+    scores(results, plan, "B", {0: 50, 1: 52, 2: 54})
+    scores(results, plan, "Full", {0: 51, 1: 53, 2: 55})
+    data = summary(cells.join(results.root, plan), plan).set_index(["row", "metric"])
+    full = data.loc[("Full", "top1")]
+    assert (full.difference, full.difference_n) == (pytest.approx(1), 3)
+    assert (full.difference_low, full.difference_high) == pytest.approx((1, 1))
+    assert math.isnan(data.loc[("B", "top1")].difference)
+    assert line(results, plan, "B")[2] == "base"
+    assert line(results, plan, "Full")[2] == "+1.0 [+1.0, +1.0]"
+
+
+def test_what_is_missing_is_said_in_its_cell(results: Results) -> None:
+    plan = results.plan(COMPONENTS)
+    scores(results, plan, "B", {0: 50})
+    results.finish(plan, "Full", seed=1, status="diverged", epoch=4, metrics={})
+    results.finish(plan, "Full", seed=2, status="failed", error="ValueError: no", metrics={})
+    assert line(results, plan, "B")[1] == "50.0 (1); pending 2/3"
+    assert line(results, plan, "B + TE")[1] == "pending 3/3"
+    assert line(results, plan, "Full")[1] == "pending 1/3, diverged at epoch 4 (1/3), failed 1/3"
+
+
+def test_an_empty_study_has_its_whole_table(results: Results) -> None:
+    plan = results.plan(COMPONENTS)
+    assert [cells[0] for cells in study_table(results.root, plan).rows] == list(plan.rows)
+
+
+def test_published_values_stand_beside_measured_ones(results: Results) -> None:
+    plan = results.plan(FFN_WIDTH, seeds=[0, 1], haa500=recipe("haa500"))
+    for seed, value in ((0, 0.85), (1, 0.86)):
+        results.finish(plan, "FFN 512", seed=seed, metrics={"top1": value, "mca": value}, data=data_facts("haa500"))
+    top1 = line(results, plan, "FFN 512")[3]
+    mca = line(results, plan, "FFN 512")[6]
+    assert top1 == f"86.1 ({signed(-0.6)})"
+    assert mca == "-"
+    assert line(results, plan, "FFN 2048")[3] == "84.9"
+
+
+def test_generated_clips_are_stamped_and_never_compared_to_the_paper(results: Results, components: Plan) -> None:
+    table = study_table(results.root, components)
+    assert table.synthetic
+    assert {row[3] for row in table.rows} == {"-"}
+    assert table.data["published"].isna().all()
+    assert any("the paper ran nothing on generated clips" in note for note in table.notes)
+
+
+def test_a_study_of_ours_has_no_published_column(results: Results) -> None:
+    table = study_table(results.root, results.plan(ALPHA))
+    assert not any("published" in head for head in table.header)
+
+
+def test_rows_are_as_long_as_the_header(results: Results, components: Plan) -> None:
+    table = study_table(results.root, components)
+    assert {len(row) for row in table.rows} == {len(table.header)}
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(1.25, "+1.2"), (-0.04, "0.0"), (0.0, "0.0"), (-3.0, "\N{MINUS SIGN}3.0"), (10.0, "+10.0")]
+)
+def test_a_sign_is_shown_where_something_is_left_after_rounding(value: float, text: str) -> None:
+    assert signed(value) == text
