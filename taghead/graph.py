@@ -29,7 +29,7 @@ The paper's blockdiag(M_intra, M_temp) is read in two ways. ``union``: the edges
 ``block``: a graph for each kind, each with its own self-loops and degrees, propagated apart; the mean of the results.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection
 from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
 from numbers import Integral
@@ -51,7 +51,7 @@ EDGE_COMBINATIONS = ("union", "block")
 WEIGHT_DECIMALS = 12
 
 
-def split_edges(edges: Iterable[str], *, edge_combination: str = "union") -> tuple[tuple[str, ...], ...]:
+def split_edges(edges: Collection[str], *, edge_combination: str = "union") -> tuple[tuple[str, ...], ...]:
     """The graphs that are propagated apart, as the edge kinds of each; the result is the mean over them.
 
     Args:
@@ -90,7 +90,7 @@ def check_propagation(*, alpha: float, k_prop: int, edge_dropout: float = 0.0) -
 def adjacency(
     grid: tuple[int, int],
     *,
-    edges: Iterable[str] = EDGES,
+    edges: Collection[str] = EDGES,
     dtype: torch.dtype = torch.float64,
     device: torch.device | str | None = None,
 ) -> Float[Tensor, "N N"]:
@@ -125,7 +125,7 @@ def propagate_reference(
     *,
     alpha: float,
     k_prop: int,
-    edges: Iterable[str] = EDGES,
+    edges: Collection[str] = EDGES,
     edge_combination: str = "union",
     edge_dropout: float = 0.0,
 ) -> Float[Tensor, "B T P C"]:
@@ -154,7 +154,7 @@ def frame_operators(
     *,
     alpha: float,
     k_prop: int,
-    edges: Iterable[str] = EDGES,
+    edges: Collection[str] = EDGES,
     edge_combination: str = "union",
 ) -> tuple[Float[Tensor, "T T"], Float[Tensor, "T T"]]:
     """S1 and S0 of the closed form, in float64: K_prop steps on the frames' means, and on what is left beside them.
@@ -178,7 +178,7 @@ def propagate(
     *,
     alpha: float,
     k_prop: int,
-    edges: Iterable[str] = EDGES,
+    edges: Collection[str] = EDGES,
     edge_combination: str = "union",
     edge_dropout: float = 0.0,
 ) -> Float[Tensor, "B T P C"]:
@@ -224,7 +224,7 @@ def propagated_mean(
     *,
     alpha: float,
     k_prop: int,
-    edges: Iterable[str] = EDGES,
+    edges: Collection[str] = EDGES,
     edge_combination: str = "union",
 ) -> Float[Tensor, "B C"]:
     """The mean over all nodes of `propagate` (Eq. 2 and 3 at once): the frames' means with `frame_weights`.
@@ -248,7 +248,7 @@ def frame_weights(
     *,
     alpha: float,
     k_prop: int,
-    edges: Iterable[str] = EDGES,
+    edges: Collection[str] = EDGES,
     edge_combination: str = "union",
 ) -> Float[Tensor, " T"]:
     """The weights w = (1/T) 1^T S1 with which a mean over the nodes sees the frames, in float64.
@@ -277,7 +277,7 @@ def retained_contrast(
     *,
     alpha: float,
     k_prop: int,
-    edges: Iterable[str] = EDGES,
+    edges: Collection[str] = EDGES,
     edge_combination: str = "union",
 ) -> float:
     """How much of the differences within a frame is left, at most: the spectral norm of S0, as a fraction.
@@ -295,7 +295,7 @@ def retained_contrast(
 _Key = tuple[tuple[int, int], float, int, tuple[tuple[str, ...], ...]]
 
 
-def _key(grid: tuple[int, int], alpha: float, k_prop: int, edges: Iterable[str], edge_combination: str) -> _Key:
+def _key(grid: tuple[int, int], alpha: float, k_prop: int, edges: Collection[str], edge_combination: str) -> _Key:
     _check_grid(grid)
     check_propagation(alpha=alpha, k_prop=k_prop)
     return (grid[0], grid[1]), alpha, k_prop, split_edges(edges, edge_combination=edge_combination)

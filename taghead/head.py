@@ -1,36 +1,37 @@
-"""The TAG-Head: positional encoding and Transformer encoder (Eq. 1), graph (Eq. 2), pooling and classifier (Eq. 3).
+"""TAG-Head: positional encoding, Transformer encoder, token graph (IF-FC and TAT edges), readout, classifier.
 
-    tokens = grid_tokens(backbone(clip))
-    head = TAGHead(channels=512, grid=(4, 7, 7), num_classes=99)
-    logits = head(tokens)
+    head = TAGHead(512, grid=(4, 7, 7), num_classes=99)     # for features (B, 512, 4, 7, 7)
+    logits = head(grid_tokens(features))
 
-Legend: B clips, T time steps, H W sites of a frame along its sides, P = H * W, N = T * P, C channels, K classes.
+Legend: B clips, T time steps, H rows, W columns, P = H*W sites, N = T*P nodes, C channels, K classes.
 """
 
-from collections.abc import Sequence
-from functools import cached_property
+from collections.abc import Collection
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn.functional import linear, scaled_dot_product_attention
 
 from taghead.errors import InputError, nearest
-from taghead.graph import EDGES, frame_weights, propagate, propagate_reference
+from taghead.graph import EDGES, check_propagation, frame_weights, propagate, propagated_mean
 
 READOUTS = ("mean", "norm_mean", "max", "attention")
+ACTIVATIONS = ("relu", "gelu")
+POSITION_INITS = ("zeros", "normal")
 
 
 def grid_tokens(features: Float[Tensor, "B C T H W"]) -> Float[Tensor, "B T P C"]:
-    """A backbone's features as a grid of tokens."""
+    """A 3D backbone's features as a grid of tokens; the sites row by row."""
     return features.flatten(3).permute(0, 2, 3, 1)
 
 
 class LinearHead(nn.Module):
-    """The mean of all tokens and a linear classifier: the paper's baseline B, and its stages TL and FT.
+    """The mean over all tokens and a linear classifier: what TAG-Head is compared with (row B; TL and FT of Fig. 3).
 
     Args:
-        channels: C.
+        channels: C of the tokens.
         num_classes: K.
     """
 
@@ -43,50 +44,56 @@ class LinearHead(nn.Module):
         return tokens
 
     def embed(self, tokens: Float[Tensor, "B T P C"]) -> Float[Tensor, "B C"]:
-        """The mean over all tokens."""
+        """The pooled vector of each clip, as the classifier sees it."""
         return tokens.mean(dim=(1, 2))
 
     def classify(self, embedding: Float[Tensor, "B C"]) -> Float[Tensor, "B K"]:
-        """Logits of pooled vectors."""
+        """The logits of pooled vectors."""
         return self.classifier(embedding)
 
     def forward(self, tokens: Float[Tensor, "B T P C"]) -> Float[Tensor, "B K"]:
-        """Logits of clips."""
+        """The logits of each clip."""
         return self.classify(self.embed(tokens))
 
 
 class TAGHead(nn.Module):
-    """The head of the paper, every part of which can be changed or left out.
+    """The TAG-Head of arXiv 2604.11498 (Section 3, Eq. 1 to 3): tokens in, logits out.
 
-    Under the ``mean`` readout the graph reaches the logits through T frame weights alone (see `taghead.graph`), and so
-    all graphs take one path: the frames' means, weighted. Graphs that the equations make equal give equal bits.
-    The encoder is drawn before the classifier, and the graph draws nothing: heads that differ in the graph alone start
-    from equal parameters under one seed.
+    The defaults are the paper's where it gives them. It gives no alpha, K_prop, dropout, activation or initialisation:
+    alpha = 0.1 and K_prop = 10 are APPNP's own, ReLU is PyTorch's and the released code's, and the positional encoding
+    starts at zero, so that training starts from the tokens as the backbone made them. The released code
+    (ImtiazUlHassan/Tag-Head) is ``norm_first=False, dropout=0.5, k_prop=2, position_init="normal",
+    classifier_norm=True``; its names of parameters are ours.
+
+    Parameters start as PyTorch's layers do, drawn from torch's global generator in this order: classifier, projection,
+    encoder, positional encoding. Graph and readout draw nothing. So at one seed heads that differ in graph or readout
+    start with the same values, and leaving out encoder or positional encoding leaves the classifier as it was. The
+    layers of the encoder start as copies of one another, as PyTorch's and the released code's do.
 
     Args:
-        channels: C of the tokens.
-        grid: (T, H, W) of the tokens.
+        channels: C of the tokens that come in.
+        grid: (T, H, W) of the backbone's features.
         num_classes: K.
-        width: The tokens are first projected to so many channels; None (the paper): not at all.
-        positional_encoding: Whether a learnable vector is added to each token.
-        position_init: ``zeros``, or ``normal`` with standard deviation 1 (the released code). The paper is silent.
-        num_layers: Of the encoder; 0 leaves it out.
+        width: Channels that tokens are first projected to, by a linear map; None for none (the paper).
+        positional_encoding: Whether to add a learnable vector to each token.
+        position_init: ``zeros``, or ``normal`` for a standard normal one.
+        num_layers: Of the encoder; 0 for no encoder.
         num_heads: Of its attention.
-        ffn_dim: Width of its MLP (Table 2).
-        dropout: In the encoder.
-        norm_first: Pre-norm (the paper) or post-norm (the released code).
-        activation: Of the MLP: ``relu`` or ``gelu``.
-        edges: Of the graph: any of ``intra_frame`` (IF-FC) and ``time_aligned`` (TAT).
-        edge_combination: ``union`` or ``block``, see `taghead.graph`.
-        alpha: Teleport probability.
-        k_prop: Steps of propagation.
-        edge_dropout: In training, the probability that a step of the propagation drops an edge.
-        readout: ``mean`` (the paper); ``norm_mean``: LayerNorm of each node, then the mean; ``max``; ``attention``: one
-            learned query.
-        classifier_norm: Whether a LayerNorm stands before the linear classifier (the released code).
+        ffn_dim: Width of its feed-forward part.
+        dropout: In the encoder: on attention, inside and after the feed-forward part.
+        norm_first: Pre-norm (the paper) or post-norm. There is no norm after the last layer.
+        activation: ``relu`` or ``gelu``.
+        edges: Any of ``intra_frame`` and ``time_aligned``; none for no graph.
+        edge_combination: ``union`` or ``block``; see `taghead.graph`.
+        alpha: The teleport probability of APPNP, 0 to 1.
+        k_prop: APPNP's number of steps.
+        edge_dropout: In training, the probability with which each step drops an edge; see `taghead.graph.propagate`.
+        readout: ``mean`` over the nodes (Eq. 3), ``norm_mean`` (each node is normalised first), ``max``, or
+            ``attention`` (one learned query, which starts at zero and so as the mean).
+        classifier_norm: Whether the pooled vector is normalised before the linear map.
 
     Raises:
-        InputError: A setting that is not known or does not fit.
+        InputError: An unknown name, a number out of range, or heads that do not divide the channels.
     """
 
     def __init__(
@@ -104,7 +111,7 @@ class TAGHead(nn.Module):
         dropout: float = 0.0,
         norm_first: bool = True,
         activation: str = "relu",
-        edges: Sequence[str] = EDGES,
+        edges: Collection[str] = EDGES,
         edge_combination: str = "union",
         alpha: float = 0.1,
         k_prop: int = 10,
@@ -113,101 +120,160 @@ class TAGHead(nn.Module):
         classifier_norm: bool = False,
     ) -> None:
         super().__init__()
-        if readout not in READOUTS:
-            raise InputError(f"no readout {readout!r}{nearest(readout, READOUTS)}")
-        self.channels = width or channels
-        if num_layers and self.channels % num_heads:
-            raise InputError(f"num_heads must divide the {self.channels} channels, but got num_heads={num_heads}.")
-        self.grid = (grid[0], grid[1] * grid[2])
+        time, rows, columns = grid
+        self.grid = (time, rows * columns)
+        self.channels = channels
         self.graph: dict[str, Any] = {
-            "edges": tuple(edges),
-            "edge_combination": edge_combination,
             "alpha": alpha,
             "k_prop": k_prop,
+            "edges": edges,
+            "edge_combination": edge_combination,
         }
-        self.edge_dropout = edge_dropout
-        self.readout = readout
-        frame_weights(self.grid, **self.graph)  # refuses settings out of range now, and not at the first clip
-
-        self.project = nn.Linear(channels, width) if width else nn.Identity()
-        self.pos_embedding = self._positions(position_init) if positional_encoding else None
-        self.transformer = (
-            _encoder(self.channels, num_layers, num_heads, ffn_dim, dropout, norm_first, activation)
-            if num_layers
-            else nn.Identity()
+        frame_weights(self.grid, **self.graph)  # refuses here what the first clip would be refused for
+        check_propagation(alpha=alpha, k_prop=k_prop, edge_dropout=edge_dropout)
+        self.edge_dropout = edge_dropout if edges and k_prop else 0.0  # else there is nothing to drop
+        inner = width or channels
+        classifier = nn.Linear(inner, num_classes)
+        self.projection = nn.Linear(channels, width) if width else nn.Identity()
+        self.transformer: nn.Module = nn.Identity()
+        if num_layers:
+            layer = _EncoderLayer(inner, num_heads, ffn_dim, dropout, norm_first=norm_first, activation=activation)
+            self.transformer = nn.TransformerEncoder(layer, num_layers, enable_nested_tensor=False)
+        self.pos_embedding = (
+            _positions((1, time * rows * columns, inner), position_init) if positional_encoding else None
         )
-        self.readout_norm = nn.LayerNorm(self.channels) if readout == "norm_mean" else nn.Identity()
-        self.query = nn.Parameter(torch.zeros(self.channels)) if readout == "attention" else None
-        linear = nn.Linear(self.channels, num_classes)
-        self.classifier = nn.Sequential(nn.LayerNorm(self.channels), linear) if classifier_norm else linear
+        self.readout = Readout(inner, readout)
+        self.classifier = nn.Sequential(nn.LayerNorm(inner), classifier) if classifier_norm else classifier
 
-    def _positions(self, init: str) -> nn.Parameter:
-        start = {"zeros": torch.zeros, "normal": torch.randn}
-        if init not in start:
-            raise InputError(f"no position_init {init!r}{nearest(init, start)}")
-        return nn.Parameter(start[init](1, self.grid[0] * self.grid[1], self.channels))
-
-    @cached_property
+    @property
     def frame_weights(self) -> Float[Tensor, " T"]:
-        """What the graph comes to under a mean readout, in float64; see `taghead.graph.frame_weights`."""
+        """The weights with which a mean readout sees the frames, in float64: all of the graph that it sees."""
         return frame_weights(self.grid, **self.graph)
 
     def encode(self, tokens: Float[Tensor, "B T P C"]) -> Float[Tensor, "B T P D"]:
-        """Projection, positional encoding and Transformer encoder: H[0] of the graph; D is the head's width.
+        """H0 of Eq. 2: projection, positional encoding and encoder. D is ``width``, or C without it.
 
         Raises:
-            InputError: Tokens of another grid than the head was made for.
+            InputError: The tokens are not of the grid and channels that the head was built for.
         """
-        if tuple(tokens.shape[1:3]) != self.grid:
+        if tokens.shape[1:] != (*self.grid, self.channels):
             raise InputError(
-                f"the head was made for {self.grid[0]} time steps of {self.grid[1]} sites, but got {tokens.shape[1]} "
-                f"of {tokens.shape[2]}; give the clips that many frames and pixels, or make another head."
+                f"this head takes tokens with (T, P, C) = {(*self.grid, self.channels)}, but got "
+                f"{tuple(tokens.shape[1:])}; give clips of the size it was built for, or build it for these."
             )
-        tokens = self.project(tokens)
-        nodes = tokens.flatten(1, 2)
+        nodes = self.projection(tokens).flatten(1, 2)
         if self.pos_embedding is not None:
             nodes = nodes + self.pos_embedding
-        return self.transformer(nodes).view_as(tokens)
+        return self.transformer(nodes).unflatten(1, self.grid)
 
     def embed(self, tokens: Float[Tensor, "B T P C"]) -> Float[Tensor, "B D"]:
-        """The pooled vectors that the classifier sees."""
-        nodes = self.encode(tokens)
-        dropping = self.training and self.edge_dropout > 0 and len(self.graph["edges"]) > 0
-        if self.readout == "mean" and not dropping:
-            means = nodes.mean(dim=2)
-            return torch.einsum("t,btd->bd", self.frame_weights.to(means), means)
-        if dropping:
-            return self._read(propagate_reference(nodes, **self.graph, edge_dropout=self.edge_dropout))
-        return self._read(propagate(nodes, **self.graph))
+        """The pooled vector of each clip, as the classifier (with its norm, if any) sees it: `encode`, graph, readout.
 
-    def _read(self, nodes: Float[Tensor, "B T P D"]) -> Float[Tensor, "B D"]:
-        nodes = nodes.flatten(1, 2)
-        if self.readout == "max":
-            return nodes.amax(dim=1)
-        if self.query is not None:
-            shares = torch.softmax(nodes @ self.query.to(nodes) / self.channels**0.5, dim=1)
-            return torch.einsum("bn,bnd->bd", shares, nodes)
-        return self.readout_norm(nodes).mean(dim=1)
+        Under the mean readout all graphs take the one path of `propagated_mean`, unless edges are being dropped.
+        """
+        h0 = self.encode(tokens)
+        edge_dropout = self.edge_dropout if self.training else 0.0
+        if self.readout.kind == "mean" and not edge_dropout:
+            return propagated_mean(h0, **self.graph)
+        return self.readout(propagate(h0, **self.graph, edge_dropout=edge_dropout).flatten(1, 2))
 
     def classify(self, embedding: Float[Tensor, "B D"]) -> Float[Tensor, "B K"]:
-        """Logits of pooled vectors."""
+        """The logits of pooled vectors."""
         return self.classifier(embedding)
 
     def forward(self, tokens: Float[Tensor, "B T P C"]) -> Float[Tensor, "B K"]:
-        """Logits of clips, from their tokens."""
+        """The logits of each clip."""
         return self.classify(self.embed(tokens))
 
 
-def _encoder(
-    channels: int, num_layers: int, num_heads: int, ffn_dim: int, dropout: float, norm_first: bool, activation: str
-) -> nn.TransformerEncoder:
-    """PyTorch's own layers, each drawn for itself where nn.TransformerEncoder starts with copies; no final norm."""
+class _EncoderLayer(nn.TransformerEncoderLayer):
+    """PyTorch's encoder layer, computed alike in training and evaluation.
 
-    def layer() -> nn.TransformerEncoderLayer:
-        return nn.TransformerEncoderLayer(
-            channels, num_heads, ffn_dim, dropout, activation, batch_first=True, norm_first=norm_first
-        )
+    PyTorch's own takes a fused kernel in evaluation, of other bits, which counters of operations cannot look into.
 
-    encoder = nn.TransformerEncoder(layer(), num_layers, enable_nested_tensor=False)
-    encoder.layers = nn.ModuleList(layer() for _ in range(num_layers))
-    return encoder
+    Args:
+        channels: D of the nodes.
+        num_heads: Of the attention.
+        ffn_dim: Width of the feed-forward part.
+        dropout: On attention, inside and after the feed-forward part.
+        norm_first: Pre-norm or post-norm.
+        activation: ``relu`` or ``gelu``.
+
+    Raises:
+        InputError: Heads that do not divide the channels, or an unknown activation.
+    """
+
+    def __init__(
+        self, channels: int, num_heads: int, ffn_dim: int, dropout: float, *, norm_first: bool, activation: str
+    ) -> None:
+        if channels % num_heads:
+            raise InputError(
+                f"num_heads must divide the channels, but got num_heads={num_heads} for {channels} channels."
+            )
+        _check_name("activation", activation, ACTIVATIONS)
+        super().__init__(channels, num_heads, ffn_dim, dropout, activation, norm_first=norm_first, batch_first=True)
+
+    def forward(
+        self,
+        src: Float[Tensor, "B N D"],
+        src_mask: Tensor | None = None,
+        src_key_padding_mask: Tensor | None = None,
+        is_causal: bool = False,
+    ) -> Float[Tensor, "B N D"]:
+        """One layer. `torch.nn.TransformerEncoder` passes masks on; here all tokens see all tokens, so they are None."""
+        if self.norm_first:
+            x = src + self._attend(self.norm1(src))
+            return x + self._feed_forward(self.norm2(x))
+        x = self.norm1(src + self._attend(src))
+        return self.norm2(x + self._feed_forward(x))
+
+    def _attend(self, x: Float[Tensor, "B N D"]) -> Float[Tensor, "B N D"]:
+        attention = self.self_attn
+        packed = linear(x, attention.in_proj_weight, attention.in_proj_bias)
+        query, key, value = packed.unflatten(-1, (3, attention.num_heads, -1)).permute(2, 0, 3, 1, 4)
+        dropout = attention.dropout if self.training else 0.0
+        x = scaled_dot_product_attention(query, key, value, dropout_p=dropout)
+        return self.dropout1(attention.out_proj(x.transpose(1, 2).flatten(2)))
+
+    def _feed_forward(self, x: Float[Tensor, "B N D"]) -> Float[Tensor, "B N D"]:
+        return self.dropout2(self.linear2(self.dropout(self.activation(self.linear1(x)))))
+
+
+class Readout(nn.Module):
+    """From nodes to one vector; only ``mean`` is linear in them, and only the others see the graph within frames.
+
+    Args:
+        channels: D of the nodes.
+        kind: One of `READOUTS`.
+
+    Raises:
+        InputError: An unknown kind.
+    """
+
+    def __init__(self, channels: int, kind: str) -> None:
+        super().__init__()
+        _check_name("readout", kind, READOUTS)
+        self.kind = kind
+        if kind == "norm_mean":
+            self.norm = nn.LayerNorm(channels)
+        if kind == "attention":
+            self.query = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, nodes: Float[Tensor, "B N D"]) -> Float[Tensor, "B D"]:
+        """The pooled vector of each clip."""
+        if self.kind == "max":
+            return nodes.amax(dim=1)
+        if self.kind == "attention":
+            scores = nodes @ self.query / nodes.shape[-1] ** 0.5
+            return (scores.softmax(dim=1)[..., None] * nodes).sum(dim=1)
+        return (self.norm(nodes) if self.kind == "norm_mean" else nodes).mean(dim=1)
+
+
+def _positions(shape: tuple[int, int, int], init: str) -> nn.Parameter:
+    _check_name("position_init", init, POSITION_INITS)
+    return nn.Parameter(torch.zeros(shape) if init == "zeros" else torch.randn(shape))
+
+
+def _check_name(field: str, name: str, valid: Collection[str]) -> None:
+    if name not in valid:
+        raise InputError(f"no {field} {name!r}{nearest(name, valid)}")

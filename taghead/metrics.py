@@ -43,5 +43,7 @@ def mca(scores: Float[ndarray, "n K"], labels: Int[ndarray, " n"]) -> float:
 
 def _right(scores: Float[ndarray, "n K"], labels: Int[ndarray, " n"]) -> Bool[ndarray, " n"]:
     if len(labels) == 0 or len(scores) != len(labels):
-        raise InputError(f"as many scores as labels, and some, must be given, but got {len(scores)} and {len(labels)}.")
+        raise InputError(
+            f"one label for each of the clips, and at least one clip, but got {len(labels)} for {len(scores)}."
+        )
     return (scores.argmax(axis=1) == labels) & ~np.isnan(scores).any(axis=1)
