@@ -220,7 +220,7 @@ class _EncoderLayer(nn.TransformerEncoderLayer):
         src_key_padding_mask: Tensor | None = None,
         is_causal: bool = False,
     ) -> Float[Tensor, "B N D"]:
-        """One layer. `torch.nn.TransformerEncoder` passes masks on; here all tokens see all tokens, so they are None."""
+        """One layer. `torch.nn.TransformerEncoder` passes masks on; here no token is masked, so they are None."""
         if self.norm_first:
             x = src + self._attend(self.norm1(src))
             return x + self._feed_forward(self.norm2(x))
