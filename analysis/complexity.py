@@ -7,18 +7,20 @@ from typing import Any
 
 import pandas as pd
 import torch
+from torch import nn
 from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from analysis import published
 from analysis.formats import Table
+from taghead.backbones import BACKBONES, grid_of
 from taghead.config import Config, canonical, evolve
-from taghead.model import VideoModel, build_model
+from taghead.model import build_model
 from taghead.recipes import recipe
 
 COMPONENTS = ("backbone", "projection", "positional encoding", "encoder", "graph", "readout", "classifier")
 HEAD = COMPONENTS[1:-1]  # what Table 5 calls the head: the classifier is not in it
-_CHILDREN = {"transformer": "encoder", "classifier": "classifier", "projection": "projection"}
+_CHILDREN = {"projection": "projection", "transformer": "encoder", "readout": "readout", "classifier": "classifier"}
 WIDTHS = (512, 1024, 2048)  # Table 2's best on HAA500 and on Gym99, and the widest
 
 aten = torch.ops.aten
@@ -43,14 +45,48 @@ def count(config: Config, *, num_classes: int) -> pd.DataFrame:
 
 @cache
 def _count(config: Config, num_classes: int) -> pd.DataFrame:
+    data, name = config.data, config.model.backbone
     with torch.device("meta"), _NoDraws():
-        model = build_model(config, num_classes).eval()
-        clip = torch.empty(1, 3, config.data.num_frames, config.data.crop_size, config.data.crop_size)
-    parameters = _parameters(model)
-    true = _multiply_adds(model, clip, {})
-    fvcore = _multiply_adds(model, clip, fvcore_rules())
-    rows = [(name, parameters.get(name, 0), true.get(name, 0), fvcore.get(name, 0)) for name in COMPONENTS]
+        head = build_model(config, num_classes).head.eval()
+        time, height, width = grid_of(name, data.num_frames, data.crop_size)
+        tokens = torch.empty(1, time, height * width, BACKBONES[name].channels)
+    counts = {part: [0, 0, 0] for part in COMPONENTS}
+    counts["backbone"] = list(_count_backbone(name, data.num_frames, data.crop_size))
+    counts["positional encoding"][0] = _size(head, recurse=False)
+    for child, module in head.named_children():
+        counts[_CHILDREN[child]][0] += _size(module)
+    for column, rules in ((1, {}), (2, fvcore_rules())):
+        products = _multiply_adds(head, tokens, rules)
+        # propagation has no module of its own: it is what the head does outside its children
+        counts["graph"][column] = products.pop("")
+        for child, number in products.items():
+            counts[_CHILDREN[child]][column] += number
+            counts["graph"][column] -= number
+    rows = [(part, *counts[part]) for part in COMPONENTS]
     return pd.DataFrame(rows, columns=["component", "parameters", "multiply_adds", "as_fvcore"])
+
+
+@cache
+def _count_backbone(name: str, num_frames: int, crop_size: int) -> tuple[int, int, int]:
+    with torch.device("meta"), _NoDraws():
+        backbone = BACKBONES[name]().eval()
+        clip = torch.empty(1, 3, num_frames, crop_size, crop_size)
+    true, fvcore = (_multiply_adds(backbone, clip, rules)[""] for rules in ({}, fvcore_rules()))
+    return _size(backbone), true, fvcore
+
+
+def _size(module: nn.Module, *, recurse: bool = True) -> int:
+    return sum(parameter.numel() for parameter in module.parameters(recurse=recurse))
+
+
+def _multiply_adds(module: nn.Module, inputs: torch.Tensor, rules: dict[Any, Callable[..., int]]) -> dict[str, int]:
+    """The products of a module, under the empty name, and of each of its children."""
+    with torch.no_grad(), FlopCounterMode(display=False, custom_mapping=rules) as counter:
+        module(inputs)
+    counts = {name: sum(by_kind.values()) // 2 for name, by_kind in counter.get_flop_counts().items()}
+    top = type(module).__name__
+    children = {name: counts.get(f"{top}.{name}", 0) for name, _ in module.named_children()}
+    return {"": counts["Global"], **children}
 
 
 class _NoDraws(TorchFunctionMode):
@@ -85,36 +121,6 @@ def fvcore_rules() -> dict[Any, Callable[..., int]]:
         aten.native_layer_norm: elements(5),
         **{product: nothing for product in products},
     }
-
-
-def _component(name: str) -> str:
-    return _CHILDREN.get(name, "readout")
-
-
-def _parameters(model: VideoModel) -> dict[str, int]:
-    def size(parameters: Any) -> int:
-        return sum(parameter.numel() for parameter in parameters)
-
-    counts = {"backbone": size(model.backbone.parameters())}
-    counts["positional encoding"] = size(model.head.parameters(recurse=False))
-    for name, child in model.head.named_children():
-        component = _component(name)
-        counts[component] = counts.get(component, 0) + size(child.parameters())
-    return counts
-
-
-def _multiply_adds(model: VideoModel, clip: torch.Tensor, rules: dict[Any, Callable[..., int]]) -> dict[str, int]:
-    with torch.no_grad(), FlopCounterMode(display=False, custom_mapping=rules) as counter:
-        model(clip)
-    by_module = {name: sum(counts.values()) // 2 for name, counts in counter.get_flop_counts().items()}
-    top = type(model).__name__
-    counts = {"backbone": by_module.get(f"{top}.backbone", 0)}
-    for name, _ in model.head.named_children():
-        component = _component(name)
-        counts[component] = counts.get(component, 0) + by_module.get(f"{top}.head.{name}", 0)
-    # propagation and pooling have no module of their own: they are what the head does outside its children
-    counts["graph"] = by_module["Global"] - sum(counts.values())
-    return counts
 
 
 def _of_head(counts: pd.DataFrame, column: str) -> int:

@@ -103,7 +103,8 @@ def _resolution(plan: Plan, data: pd.DataFrame) -> Iterable[str]:
             seeds = int(cells["difference_n"].max())
             yield (
                 f"{dataset}: with {seeds} seeds, differences in {METRIC_NAMES[metric]} smaller than about "
-                f"{_median(halves):.1f} points cannot be told from chance (the median half-width of the intervals)."
+                f"{_median(halves):.1f} points are within the spread between seeds (median half-width of the "
+                "intervals)."
             )
         elif (cells["n"] == 1).any():
             yield f"{dataset}: one seed a row has no spread, so that no difference can be judged."

@@ -122,7 +122,8 @@ def to_html(table: Table) -> str:
     parts.append(f"<thead><tr>{head}</tr></thead><tbody>")
     for label, *cells in table.rows:
         row = Markup('<th scope="row">{}</th>').format(label)
-        row += Markup("").join(Markup("<td>{}</td>").format(cell) for cell in cells)
+        # a cell that also says what is missing may break there, and nowhere else
+        row += Markup("").join(Markup("<td>{}</td>").format(cell).replace("; ", Markup(";<br>")) for cell in cells)
         parts.append(f"<tr>{row}</tr>")
     parts.append("</tbody></table></div>")
     if table.notes:

@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 from analysis import cells, complexity, curves, efficiency, findings, frame_weights, provenance, tsne
 from analysis.figure import to_bytes
 from analysis.formats import SYNTHETIC, Table, to_html
+from analysis.notes import compare_rows, sentence
 from analysis.tables import METRIC_NAMES, study_table
 from studies.plan import Cell, Plan, read_plan
 from taghead.backbones import grid_of
@@ -33,11 +34,13 @@ class Picture:
 
     Attributes:
         image: A PNG as a data URI.
+        width: Inches on paper, from which the page makes its own size.
         alt: What it shows, for those who do not see it.
         caption: The sentence under it.
     """
 
     image: str
+    width: float
     alt: str
     caption: str
 
@@ -110,7 +113,7 @@ def picture(figure: Figure, *, alt: str, caption: str) -> Picture:
         caption: The sentence under it.
     """
     image = base64.b64encode(to_bytes(figure, "png")).decode()
-    return Picture(f"data:image/png;base64,{image}", alt, caption)
+    return Picture(f"data:image/png;base64,{image}", figure.get_figwidth(), alt, caption)
 
 
 def section(results: Path, plan: Plan) -> Section:
@@ -126,7 +129,7 @@ def section(results: Path, plan: Plan) -> Section:
         plan=plan,
         progress=findings.progress(frame),
         table=Markup(to_html(table)),
-        found=findings.found(plan, table.data, frame),
+        found=[*findings.found(plan, table.data, frame), *_identical(results, plan)],
         limits=findings.limits(plan, table.data, frame),
         pictures=[
             *_tsne_pictures(results, plan, table),
@@ -134,6 +137,10 @@ def section(results: Path, plan: Plan) -> Section:
             *_accuracy_pictures(results, plan),
         ],
     )
+
+
+def _identical(results: Path, plan: Plan) -> list[str]:
+    return [sentence(comparison) for comparison in compare_rows(results, plan) if comparison.identical]
 
 
 def _tsne_pictures(results: Path, plan: Plan, table: Table) -> Iterable[Picture]:
@@ -226,7 +233,7 @@ def _cost_section(results: Path, plan: Plan) -> dict[str, Any]:
     if cell is not None and (classes := efficiency.num_classes(frame, cell)):
         counts = complexity.count(cell.config, num_classes=classes)
         title = f"Row {cell.row} of study {plan.name} on {cell.dataset}: one clip, {classes} classes"
-        tables.append(complexity.component_table(counts, name="complexity", title=title))
+        tables.append(complexity.component_table(counts, name="complexity", title=title, synthetic=cell.synthetic))
     tables.append(complexity.table5())
     data = efficiency.efficiency_data()
     totals = data.groupby(["model", "quantity"], sort=False)["value"].sum().unstack()
