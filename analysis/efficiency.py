@@ -18,6 +18,10 @@ from studies.plan import Cell, Plan
 NUM_CLASSES = {"gym99": 99, "gym288": 288, "haa500": 500}
 QUANTITIES = {"params_m": "parameters, M", "gmac": "multiply-adds, G"}
 PUBLISHED = "whole model, as published"
+LOOKS: dict[str, dict[str, Any]] = {
+    **{name: {"color": colour} for name, colour in zip(COMPONENTS, PALETTE, strict=False)},
+    PUBLISHED: {"color": "#dddddd", "hatch": "////", "edgecolor": "#888888"},
+}
 
 
 def efficiency_data() -> pd.DataFrame:
@@ -60,16 +64,12 @@ def _draw_bars(axis: Axes, data: pd.DataFrame) -> None:
     models = list(dict.fromkeys(data["model"]))
     parts = data.pivot(index="model", columns="component", values="value").reindex(models).fillna(0.0)
     left = pd.Series(0.0, index=models)
-    shown = [name for name in (*COMPONENTS, PUBLISHED) if name in parts and parts[name].max() > 0]
-    for index, name in enumerate(shown):
-        look: dict[str, Any] = (
-            {"color": "#dddddd", "hatch": "////", "edgecolor": "#888888"} if name == PUBLISHED else {}
-        )
-        there = parts.index[parts[name] > 0]  # an empty bar would still draw its edge
-        place = [models.index(model) for model in there]
-        axis.barh(place, parts.loc[there, name], left=left[there], height=0.7, label=name,
-                  **{"color": PALETTE[index], **look})  # fmt: skip
-        left = left + parts[name]
+    for name, look in LOOKS.items():
+        there = [model for model in models if name in parts and parts.loc[model, name] > 0]
+        if there:  # an empty bar would still draw its edge
+            place = [models.index(model) for model in there]
+            axis.barh(place, parts.loc[there, name], left=left[there], height=0.7, label=name, **look)
+            left = left.add(parts[name])
     for index, model in enumerate(models):
         head = sum(parts.loc[model].get(name, 0.0) for name in HEAD)
         inner = f"  (head {head:.2f})" if head else ""

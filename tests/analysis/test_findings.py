@@ -1,0 +1,57 @@
+"""A study in sentences."""
+
+from stored import Results
+
+from analysis import cells, findings
+from analysis.tables import summary
+from studies.catalog import COMPONENTS
+from studies.plan import Plan
+
+
+def told(results: Results, plan: Plan) -> tuple[str, str]:
+    frame = cells.join(results.root, plan)
+    data = summary(frame, plan)
+    return "\n".join(findings.found(plan, data, frame)), "\n".join(findings.limits(plan, data, frame))
+
+
+def scores(results: Results, plan: Plan, row: str, *values: float) -> None:
+    for seed, value in enumerate(values):
+        results.finish(plan, row, seed=seed, metrics={"top1": value / 100, "mca": 0.0})
+
+
+def test_the_best_row_is_told_with_its_interval_and_chance(results: Results) -> None:
+    plan = results.plan(COMPONENTS)
+    scores(results, plan, "B", 50, 52, 54)
+    scores(results, plan, "Full", 79, 80, 81)
+    found, _ = told(results, plan)
+    assert "the highest Top-1 is 80.0 % ± 1.0 over 3 seeds, 95 % interval 77.5 to 82.5 %" in found
+    assert "its lower end 3.1 times chance (25.0 %), reached by Full." in found
+
+
+def test_a_clear_difference_and_an_unclear_one_are_told_apart(results: Results) -> None:
+    plan = results.plan(COMPONENTS)
+    scores(results, plan, "B", 50, 52, 54)
+    scores(results, plan, "B + TE", 70, 72, 75)
+    scores(results, plan, "Full", 40, 60, 56)
+    found, _ = told(results, plan)
+    assert "differs from B by more than its 95 % interval for B + TE (+20.3)." in found
+    assert "do not tell Full (0.0) from B" in found
+
+
+def test_nothing_is_found_where_nothing_is_complete(results: Results) -> None:
+    found, limits = told(results, results.plan(COMPONENTS))
+    assert found == ""
+    assert "0 of 15 trials are complete (15 pending)" in limits
+
+
+def test_one_seed_judges_no_difference(results: Results) -> None:
+    plan = results.plan(COMPONENTS, seeds=[0])
+    scores(results, plan, "B", 50)
+    scores(results, plan, "Full", 60)
+    found, limits = told(results, plan)
+    assert "differs" not in found
+    assert "one seed a row has no spread" in limits
+
+
+def test_generated_clips_say_nothing_of_real_ones(results: Results, components: Plan) -> None:
+    assert "nothing here says how a row would do on real clips" in told(results, components)[1]

@@ -1,0 +1,53 @@
+"""Where numbers come from, and how to make them again."""
+
+import shlex
+
+from stored import Results
+
+from analysis import cells
+from analysis.provenance import failures_table, provenance_table, run_command
+from studies.catalog import COMPONENTS
+from studies.plan import Plan
+from taghead.config import evolve, parse_overrides
+from taghead.recipes import recipe
+
+
+def test_trials_are_counted_by_what_they_ran_on(results: Results, components: Plan) -> None:
+    table = provenance_table(cells.join(results.root, components), name="provenance")
+    assert table.data["trials"].tolist() == [15]
+    assert table.data["minutes"].tolist() == [15.0]
+
+
+def test_a_trial_without_a_commit_is_counted_too(results: Results) -> None:
+    plan = results.plan(COMPONENTS)
+    results.finish(plan, "B", seed=0, commit=None)
+    assert "unknown" in provenance_table(cells.join(results.root, plan), name="provenance").rows[0]
+
+
+def test_failures_are_listed_with_their_reason(results: Results) -> None:
+    plan = results.plan(COMPONENTS)
+    assert failures_table(cells.join(results.root, plan).assign(study="components"), name="failures") is None
+    results.finish(plan, "B", seed=0, status="failed", error="ValueError: no", metrics={}, attempt=2)
+    table = failures_table(cells.join(results.root, plan).assign(study="components"), name="failures")
+    assert table is not None
+    assert "ValueError: no" in table.rows[0]
+    assert len(table.rows) == 1
+
+
+def test_the_command_makes_the_same_plan(results: Results) -> None:
+    base = evolve(
+        recipe("synthetic"), {"train.epochs": 3, "train.lr": 1e-5, "head.width": 64, "data.mean": (0.1, 0.2, 0.3)}
+    )
+    plan = results.plan(COMPONENTS, seeds=[0, 2], synthetic=base)
+    words = shlex.split(run_command(plan, results.root))
+    assert words[:3] == ["taghead-studies", "run", "components"]
+    assert words[words.index("--seeds") + 1] == "0,2"
+    settings = [words[place + 1] for place, word in enumerate(words) if word == "--set"]
+    assert evolve(recipe("synthetic"), parse_overrides(settings)) == base
+
+
+def test_the_command_names_the_recipe_it_started_from(results: Results) -> None:
+    plan = results.plan(COMPONENTS, haa500=recipe("haa500", name="released"))
+    words = shlex.split(run_command(plan, results.root))
+    assert words[words.index("--recipe") + 1] == "released"
+    assert "--set" not in words

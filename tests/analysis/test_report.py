@@ -1,0 +1,143 @@
+"""The report."""
+
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from stored import Results
+
+from analysis.formats import SYNTHETIC
+from analysis.report import write_report
+from studies.catalog import COMPONENTS
+from studies.plan import Plan
+from studies.study import Study
+from taghead.errors import InputError
+from taghead.recipes import recipe
+
+VOID = {"meta", "img", "br", "link", "hr", "input"}
+
+
+class Page(HTMLParser):
+    """Reads a page, and fails on tags that are not closed in order."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.images: list[dict[str, str | None]] = []
+        self.links: list[str] = []
+        self.ids: set[str] = set()
+        self.open: list[str] = []
+        self.words: list[str] = []
+        self.feed(text)
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        values = dict(attrs)
+        self.links += [value for name, value in attrs if name in ("href", "src") and value]
+        self.ids |= {value for name, value in attrs if name == "id" and value}
+        if tag == "img":
+            self.images.append(values)
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.words).split())
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Results, Path]:
+    """The components study, half finished, and its report."""
+    results = Results(tmp_path_factory.mktemp("report") / "results")
+    plan = results.plan(COMPONENTS)
+    for row in ("B", "B + TE", "B + TE + IF-FC"):
+        for seed in (0, 1):
+            results.finish(plan, row, seed=seed, stream=1 if row == "B + TE + IF-FC" else None)
+    results.finish(plan, "Full", seed=0, status="diverged", epoch=4, error="<b>nan</b>", metrics={})
+    return results, write_report(results.root, ["components"], results.root / "report.html")
+
+
+def test_the_same_store_gives_the_same_bytes(made: tuple[Results, Path]) -> None:
+    results, path = made
+    assert write_report(results.root, ["components"], results.root / "again.html").read_bytes() == path.read_bytes()
+
+
+def test_the_page_needs_no_other_file(made: tuple[Results, Path]) -> None:
+    page = Page(made[1].read_text(encoding="utf-8"))
+    assert page.images
+    assert all(link.startswith(("data:image/png;base64,", "#")) for link in page.links)
+    assert {link[1:] for link in page.links if link.startswith("#")} <= page.ids
+
+
+def test_every_picture_is_told_in_words_too(made: tuple[Results, Path]) -> None:
+    page = Page(made[1].read_text(encoding="utf-8"))
+    assert all(len(image["alt"] or "") > 40 for image in page.images)
+
+
+def test_what_was_asked_found_and_cannot_be_said_comes_first(made: tuple[Results, Path]) -> None:
+    text = Page(made[1].read_text(encoding="utf-8")).text
+    heads = [
+        "What was asked",
+        "What was found",
+        "What cannot be said",
+        "Table 4.",
+        "What the graph does to the",
+        "Provenance",
+    ]
+    places = [text.index(head, text.index("What was asked")) for head in heads]
+    assert places == sorted(places)
+    assert "6 of 15 trials complete" in text
+    assert "B + TE and B + TE + IF-FC: identical predictions and logits, bit for bit, in all 2 seeds" in text
+
+
+def test_synthetic_data_is_stamped_and_what_is_missing_is_said(made: tuple[Results, Path]) -> None:
+    text = Page(made[1].read_text(encoding="utf-8")).text
+    assert text.count(SYNTHETIC) >= 3
+    assert "pending 1/3" in text
+    assert "diverged at epoch 4 (1/3)" in text
+
+
+def test_an_error_message_is_shown_as_text(made: tuple[Results, Path]) -> None:
+    source = made[1].read_text(encoding="utf-8")
+    assert "<b>nan</b>" not in source
+    assert "&lt;b&gt;nan&lt;/b&gt;" in source
+
+
+def test_labels_that_are_html_stay_text(results: Results) -> None:
+    evil = "<script>alert(1)</script>"
+    study = Study(
+        name="evil", title=evil, rows={evil: {}}, datasets={"synthetic": recipe("synthetic")}, text=evil, base_row=evil
+    )
+    results.plan(study)
+    source = write_report(results.root, ["evil"], results.root / "report.html").read_text(encoding="utf-8")
+    assert "<script>" not in source
+    Page(source)
+
+
+def test_an_empty_study_has_its_report(results: Results) -> None:
+    results.plan(COMPONENTS)
+    text = Page(write_report(results.root, ["components"], results.root / "r.html").read_text(encoding="utf-8")).text
+    assert "Nothing yet: no trial is complete." in text
+    assert "pending 3/3" in text
+
+
+def test_no_time_of_now_is_in_the_page(made: tuple[Results, Path]) -> None:
+    import datetime
+
+    text = Page(made[1].read_text(encoding="utf-8")).text
+    assert str(datetime.datetime.now(tz=datetime.UTC).year) not in text.replace("2604", "")
+
+
+def test_a_study_with_embeddings_shows_its_panels(results: Results, stages: Plan) -> None:
+    page = Page(write_report(results.root, ["stages"], results.root / "r.html").read_text(encoding="utf-8"))
+    assert any("t-SNE of the pooled vectors on synthetic" in (image["alt"] or "") for image in page.images)
+
+
+def test_a_study_that_was_not_launched_is_refused(results: Results, components: Plan) -> None:
+    with pytest.raises(InputError, match="did you mean 'components'"):
+        write_report(results.root, ["componets"], results.root / "r.html")
