@@ -6,7 +6,6 @@ from analysis import published
 from analysis.complexity import (
     COMPONENTS,
     HEAD,
-    WIDTHS,
     component_table,
     count,
     paper_model,
@@ -38,7 +37,7 @@ def test_the_head_has_its_parameters_at_each_width(width: int, parameters: int) 
 
 
 @pytest.mark.parametrize(
-    ("width", "gmac", "as_fvcore"), zip(WIDTHS, (153.051, 153.257, 153.668), (153.375, 153.581, 153.992), strict=True)
+    ("width", "gmac", "as_fvcore"), [(512, 153.051, 153.375), (1024, 153.257, 153.581), (2048, 153.668, 153.992)]
 )
 def test_the_totals_are_those_of_both_ways_to_count(width: int, gmac: float, as_fvcore: float) -> None:
     row = table5_data().set_index("ffn_dim").loc[width]
