@@ -17,7 +17,6 @@ from taghead.graph import (
     INTRA_FRAME,
     TIME_ALIGNED,
     adjacency,
-    check_propagation,
     frame_operators,
     frame_weights,
     propagate,
@@ -271,12 +270,13 @@ def test_each_step_drops_from_all_edges_and_never_a_self_loop(monkeypatch: pytes
     offered = []
 
     def drop_all(matrices: Tensor, probability: float) -> Tensor:
+        assert probability == 0.4
         offered.append(matrices)
         return torch.zeros_like(matrices)
 
     monkeypatch.setattr(graph, "dropout", drop_all)
     tokens = random_tokens((3, 4))
-    out = propagate(tokens, alpha=0.0, k_prop=5, edge_dropout=0.5)
+    out = propagate(tokens, alpha=0.0, k_prop=5, edge_dropout=0.4)
     matrix = adjacency((3, 4))
     edges = matrix - matrix.diagonal().diag()
     assert len(offered) == 5
@@ -317,7 +317,6 @@ def test_gradients_pass_through_dropped_edges() -> None:
         ({"alpha": 1.5}, r"0 <= alpha <= 1 must hold, but got alpha=1\.5\."),
         ({"alpha": float("nan")}, "but got alpha=nan"),
         ({"k_prop": -1}, "k_prop must be a whole number >= 0, but got k_prop=-1"),
-        ({"k_prop": 2.5}, r"but got k_prop=2\.5"),
         ({"edges": ("intra_frames",)}, "no edges of the kind 'intra_frames'; did you mean 'intra_frame'?"),
         ({"edges": "intra_frame"}, r"write \('intra_frame',\)"),
         ({"edge_combination": "blocks"}, "no edge_combination 'blocks'; did you mean 'block'?"),
@@ -332,7 +331,3 @@ def test_what_breaks_a_rule_is_refused_by_rule_and_value(values: dict[str, Any],
 def test_a_grid_without_nodes_is_refused() -> None:
     with pytest.raises(InputError, match=r"T >= 1 and P >= 1, but got \(4, 0\)"):
         frame_weights((4, 0), alpha=0.1, k_prop=2)
-
-
-def test_whole_numbers_of_numpy_are_whole_numbers() -> None:
-    check_propagation(alpha=np.float64(0.1), k_prop=np.int64(3))  # type: ignore[arg-type]
