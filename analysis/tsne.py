@@ -14,6 +14,7 @@ from numpy import ndarray
 from sklearn.manifold import TSNE
 from sklearn.metrics import silhouette_score
 from sklearn.neighbors import NearestNeighbors
+from threadpoolctl import threadpool_limits
 
 from analysis.figure import MARKERS, PAGE, PALETTE, new_figure, stamp, styled
 from analysis.formats import MINUS
@@ -105,7 +106,8 @@ def tsne_data(rows: list[Clips], *, perplexity: float = 30.0, seed: int = 0) -> 
     for clips in rows:
         vectors = clips.vectors[drawn].astype(np.float64)
         model = TSNE(perplexity=perplexity, init="pca", learning_rate="auto", random_state=seed, n_jobs=1)
-        places = model.fit_transform(vectors)
+        with threadpool_limits(1):  # sums over several threads would differ in their last bits
+            places = model.fit_transform(vectors)
         labels = clips.labels[drawn]
         frames.append(
             pd.DataFrame(
