@@ -14,7 +14,7 @@ from numpy import ndarray
 from sklearn.manifold import TSNE
 from sklearn.metrics import silhouette_score
 from sklearn.neighbors import NearestNeighbors
-from threadpoolctl import threadpool_limits
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from analysis.figure import MARKERS, PAGE, PALETTE, new_figure, stamp, styled
 from analysis.formats import MINUS
