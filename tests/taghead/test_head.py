@@ -1,0 +1,313 @@
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from taghead.errors import InputError
+from taghead.graph import EDGES, INTRA_FRAME, TIME_ALIGNED, frame_weights, propagate_reference
+from taghead.head import READOUTS, LinearHead, TAGHead, grid_tokens
+
+CHANNELS, GRID, CLASSES = 16, (4, 3, 2), 5
+NOT_LINEAR = ("norm_mean", "max", "attention")
+
+
+def head(*, seed: int = 0, **options: Any) -> TAGHead:
+    torch.manual_seed(seed)
+    return TAGHead(CHANNELS, GRID, CLASSES, **({"ffn_dim": 32} | options))
+
+
+def random_tokens(dtype: torch.dtype = torch.float32, clips: int = 3) -> Tensor:
+    return torch.randn(clips, 4, 6, CHANNELS, generator=torch.Generator().manual_seed(1), dtype=dtype)
+
+
+def num_parameters(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def stirred(module: TAGHead) -> TAGHead:
+    """No parameter at zero or one any more, so that each of them matters."""
+    torch.manual_seed(7)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.add_(torch.randn_like(parameter), alpha=0.3)
+    return module
+
+
+def test_tokens_are_the_features_site_by_site() -> None:
+    features = torch.randn(2, 3, 4, 5, 6)
+    tokens = grid_tokens(features)
+    assert tokens.shape == (2, 4, 30, 3)
+    assert torch.equal(tokens[1, 2, 4 * 6 + 5], features[1, :, 2, 4, 5])
+
+
+@pytest.mark.parametrize("readout", READOUTS)
+@pytest.mark.parametrize(
+    "options",
+    [
+        {}, {"width": 8}, {"num_layers": 0}, {"positional_encoding": False}, {"edges": ()}, {"edge_dropout": 0.5},
+        {"num_layers": 0, "positional_encoding": False, "edges": ()}, {"classifier_norm": True, "norm_first": False},
+        {"dropout": 0.5, "activation": "gelu", "edge_combination": "block", "position_init": "normal"},
+    ],
+)  # fmt: skip
+def test_every_part_can_be_changed_or_left_out(readout: str, options: dict[str, Any]) -> None:
+    module = head(readout=readout, **options)
+    width = options.get("width", CHANNELS)
+    assert module.encode(random_tokens()).shape == (3, 4, 6, width)
+    assert module.embed(random_tokens()).shape == (3, width)
+    logits = module(random_tokens())
+    assert logits.shape == (3, CLASSES)
+    logits.sum().backward()
+    assert all(parameter.grad is not None for parameter in module.parameters())
+
+
+# The number and the names of the parameters
+
+
+@pytest.mark.parametrize(("ffn_dim", "expected"), [(2048, 6_405_120), (1024, 4_305_920), (512, 3_256_320)])
+def test_without_classifier_the_head_has_the_size_of_table_5_at_ffn_2048_only(ffn_dim: int, expected: int) -> None:
+    with torch.device("meta"):
+        module = TAGHead(512, (4, 7, 7), 99, ffn_dim=ffn_dim)
+    assert num_parameters(module) - num_parameters(module.classifier) == expected
+
+
+def test_the_graph_has_no_parameters_and_neither_has_the_mean() -> None:
+    assert head().state_dict().keys() == head(edges=(), readout="max").state_dict().keys()
+
+
+def test_names_and_shapes_are_those_of_the_released_checkpoints() -> None:
+    module = TAGHead(512, (4, 7, 7), 500, ffn_dim=512, norm_first=False, classifier_norm=True)
+    encoder = nn.TransformerEncoder(
+        nn.TransformerEncoderLayer(512, 8, 512, batch_first=True), 2, enable_nested_tensor=False
+    )
+    expected = {f"transformer.{name}": value.shape for name, value in encoder.state_dict().items()} | {
+        "pos_embedding": (1, 196, 512),
+        "classifier.0.weight": (512,),
+        "classifier.0.bias": (512,),
+        "classifier.1.weight": (500, 512),
+        "classifier.1.bias": (500,),
+    }
+    assert {name: value.shape for name, value in module.state_dict().items()} == expected
+
+
+# What the numbers are
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("norm_first", [True, False])
+@pytest.mark.parametrize("activation", ["relu", "gelu"])
+def test_the_encoder_is_pytorch_s(activation: str, norm_first: bool, training: bool) -> None:
+    module = stirred(head(norm_first=norm_first, activation=activation, num_heads=4)).double()
+    layer = nn.TransformerEncoderLayer(CHANNELS, 4, 32, 0.0, activation, batch_first=True, norm_first=norm_first)
+    peer = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False).double()
+    peer.load_state_dict(module.transformer.state_dict())
+    tokens = random_tokens(torch.float64)
+    positions = module.get_parameter("pos_embedding")
+    expected = peer.train(training)(tokens.flatten(1, 2) + positions).view_as(tokens)
+    assert torch.allclose(module.train(training).encode(tokens), expected, rtol=0, atol=1e-12)
+
+
+def test_training_without_dropout_and_evaluation_give_the_same_bits() -> None:
+    module = head()
+    with torch.no_grad():
+        assert torch.equal(module.train()(random_tokens()), module.eval()(random_tokens()))
+
+
+def test_dropout_acts_in_training_only() -> None:
+    module = head(dropout=0.5)
+    assert not torch.equal(module(random_tokens()), module(random_tokens()))
+    module.eval()
+    assert torch.equal(module(random_tokens()), module(random_tokens()))
+
+
+def test_without_parts_the_head_is_the_mean_and_a_linear_map() -> None:
+    module = head(num_layers=0, positional_encoding=False, edges=())
+    linear = LinearHead(CHANNELS, CLASSES)
+    linear.classifier.load_state_dict(module.classifier.state_dict())
+    assert torch.allclose(module(random_tokens()), linear(random_tokens()), atol=1e-6)
+    assert torch.equal(linear.encode(random_tokens()), random_tokens())
+    assert torch.equal(linear.classify(linear.embed(random_tokens())), linear(random_tokens()))
+
+
+POOLED: dict[str, Callable[[Tensor], Tensor]] = {
+    "mean": lambda nodes: nodes.mean(dim=1),
+    "norm_mean": lambda nodes: ((nodes - nodes.mean(-1, keepdim=True)) / nodes.std(-1, False, True)).mean(dim=1),
+    "max": lambda nodes: nodes.max(dim=1).values,
+    "attention": lambda nodes: nodes.mean(dim=1),  # at the start
+}
+
+
+@pytest.mark.parametrize("combination", ["union", "block"])
+@pytest.mark.parametrize("readout", READOUTS)
+def test_embedding_is_the_readout_of_the_reference_propagation(readout: str, combination: str) -> None:
+    module = head(readout=readout, edge_combination=combination, alpha=0.2, k_prop=4).double()
+    tokens = random_tokens(torch.float64)
+    nodes = propagate_reference(module.encode(tokens), alpha=0.2, k_prop=4, edge_combination=combination)
+    expected = POOLED[readout](nodes.flatten(1, 2))
+    assert torch.allclose(module.embed(tokens), expected, rtol=0, atol=1e-4 if readout == "norm_mean" else 1e-12)
+
+
+def test_attention_turns_to_the_nodes_that_resemble_its_query() -> None:
+    module = head(readout="attention", num_layers=0, positional_encoding=False, edges=())
+    tokens = random_tokens()
+    module.get_parameter("readout.query").data = 1e4 * tokens[1, 2, 3]
+    scores = tokens.flatten(1, 2) @ tokens[1, 2, 3]
+    nearest = tokens.flatten(1, 2)[torch.arange(3), scores.argmax(dim=1)]
+    assert torch.allclose(module.embed(tokens), nearest, atol=1e-5)
+
+
+@pytest.mark.parametrize("readout", READOUTS)
+def test_gradients_are_those_of_finite_differences(readout: str) -> None:
+    torch.manual_seed(0)
+    module = stirred(TAGHead(4, (2, 2, 1), 3, num_heads=2, ffn_dim=6, num_layers=1, readout=readout, activation="gelu"))
+    tokens = torch.randn(2, 2, 2, 4, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(module.double(), tokens)
+
+
+@pytest.mark.parametrize("readout", READOUTS)
+def test_autocast_gives_the_logits_but_for_bfloat16_s_rounding(readout: str) -> None:
+    module = head(readout=readout)
+    exact = module(random_tokens())
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = module(random_tokens())
+    assert rounded.dtype == torch.bfloat16
+    assert torch.allclose(rounded.float(), exact, atol=0.05)
+
+
+def test_a_head_in_bfloat16_stays_there() -> None:
+    assert head().bfloat16()(random_tokens(torch.bfloat16)).dtype == torch.bfloat16
+
+
+# What the graph does to the prediction, and where
+
+
+def logits_and_gradients(**options: Any) -> tuple[Tensor, ...]:
+    module = head(**options)
+    logits = module(random_tokens())
+    nn.functional.cross_entropy(logits, torch.tensor([0, 1, 2])).backward()
+    return (logits, *(parameter.grad for parameter in module.parameters() if parameter.grad is not None))
+
+
+@pytest.mark.parametrize("options", [{}, {"classifier_norm": True, "norm_first": False}, {"num_layers": 0}])
+def test_intra_frame_edges_leave_logits_and_gradients_to_the_bit_under_a_mean_readout(options: dict[str, Any]) -> None:
+    without = logits_and_gradients(edges=(), **options)
+    settings: list[dict[str, Any]] = [{"alpha": 0.1}, {"alpha": 0.77, "k_prop": 3}, {"edge_combination": "block"}]
+    for setting in settings:
+        alone = logits_and_gradients(edges=(INTRA_FRAME,), **setting, **options)
+        assert all(torch.equal(one, other) for one, other in zip(without, alone, strict=True))
+    assert not torch.equal(without[0], logits_and_gradients(edges=(TIME_ALIGNED,), **options)[0])
+
+
+@pytest.mark.parametrize("readout", NOT_LINEAR)
+def test_other_readouts_see_intra_frame_edges(readout: str) -> None:
+    without, alone = (stirred(head(readout=readout, edges=edges))(random_tokens()) for edges in ((), (INTRA_FRAME,)))
+    assert not torch.allclose(without, alone, atol=1e-3)
+
+
+@pytest.mark.parametrize("readout", READOUTS)
+def test_without_edges_the_number_of_steps_is_of_no_matter_to_the_bit(readout: str) -> None:
+    first, second = (
+        head(readout=readout, edges=edges, k_prop=k_prop, alpha=alpha)(random_tokens())
+        for edges, k_prop, alpha in (((), 9, 0.3), (EDGES, 0, 0.1))
+    )
+    assert torch.equal(first, second)
+
+
+def test_under_a_mean_readout_every_graph_is_its_frame_weights_times_the_frame_means() -> None:
+    for edges in (EDGES, (TIME_ALIGNED,), ()):
+        module = head(edges=edges).double()
+        tokens = random_tokens(torch.float64)
+        means = module.encode(tokens).mean(dim=2)
+        weights = module.frame_weights
+        assert torch.equal(weights, frame_weights((4, 6), alpha=0.1, k_prop=10, edges=edges))
+        assert torch.allclose(module.embed(tokens), torch.einsum("t,btc->bc", weights, means), rtol=0, atol=1e-14)
+
+
+@pytest.mark.parametrize("readout", READOUTS)
+def test_edges_are_dropped_in_training_only(readout: str) -> None:
+    module = head(readout=readout, edge_dropout=0.5)
+    assert not torch.equal(module(random_tokens()), module(random_tokens()))
+    assert torch.equal(module.eval()(random_tokens()), head(readout=readout).eval()(random_tokens()))
+
+
+@pytest.mark.parametrize("options", [{"edges": ()}, {"k_prop": 0}])
+def test_where_no_edge_is_used_none_is_dropped(options: dict[str, Any]) -> None:
+    assert torch.equal(head(edge_dropout=0.5, **options)(random_tokens()), head(**options)(random_tokens()))
+
+
+# Where the parameters start
+
+
+@pytest.mark.parametrize(
+    "options", [{"edges": ()}, {"alpha": 0.5}, {"edge_combination": "block"}, {"readout": "max"}, {"k_prop": 2}]
+)
+def test_at_one_seed_heads_that_differ_in_the_graph_or_readout_start_alike(options: dict[str, Any]) -> None:
+    usual = head(position_init="normal").state_dict()
+    other = head(position_init="normal", **options).state_dict()
+    assert usual.keys() == other.keys()
+    assert all(torch.equal(usual[name], other[name]) for name in usual)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"num_layers": 0}, {"positional_encoding": False}, {"position_init": "normal"}, {"readout": "attention"}],
+)
+def test_leaving_a_part_out_or_adding_one_leaves_the_classifier_s_start(options: dict[str, Any]) -> None:
+    usual, other = (module.get_parameter("classifier.weight") for module in (head(), head(**options)))
+    torch.manual_seed(0)
+    linear = LinearHead(CHANNELS, CLASSES).classifier.weight
+    assert torch.equal(usual, other)
+    assert torch.equal(usual, linear)
+
+
+def test_positions_start_at_zero_or_standard_normal() -> None:
+    zeros, normal = (head(position_init=init).get_parameter("pos_embedding") for init in ("zeros", "normal"))
+    assert not zeros.any()
+    assert normal.std().item() == pytest.approx(1, abs=0.1)
+
+
+# What counters of operations see
+
+
+@pytest.mark.parametrize(("ffn_dim", "expected"), [(512, 0.695), (1024, 0.901), (2048, 1.312)])
+def test_the_encoder_s_multiply_adds_are_those_of_its_formula(ffn_dim: int, expected: float) -> None:
+    with torch.device("meta"):
+        module = TAGHead(512, (4, 7, 7), 99, ffn_dim=ffn_dim).eval()
+        tokens = torch.empty(1, 4, 49, 512)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        module.encode(tokens)
+    n, c = 196, 512
+    formula = 2 * (n * c * (4 * c + 2 * ffn_dim) + 2 * n * n * c)  # projections, feed-forward, attention's products
+    assert counter.get_total_flops() // 2 == formula
+    assert round(formula / 1e9, 3) == expected
+
+
+# Refusals
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"num_heads": 3}, "num_heads must divide the channels, but got num_heads=3 for 16 channels"),
+        ({"width": 12}, "but got num_heads=8 for 12 channels"),
+        ({"readout": "avg"}, "no readout 'avg'; valid names: attention, max, mean, norm_mean"),
+        ({"activation": "geluu"}, "no activation 'geluu'; did you mean 'gelu'"),
+        ({"position_init": "zero"}, "no position_init 'zero'; did you mean 'zeros'"),
+        ({"edges": ("time_alined",)}, "no edges of the kind 'time_alined'; did you mean 'time_aligned'"),
+        ({"alpha": -0.1}, r"0 <= alpha <= 1 must hold, but got alpha=-0\.1"),
+        ({"edge_dropout": 1.0}, r"0 <= edge_dropout < 1 must hold, but got edge_dropout=1\.0"),
+    ],
+)
+def test_what_breaks_a_rule_is_refused_when_the_head_is_built(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        head(**options)
+
+
+@pytest.mark.parametrize("shape", [(3, 8, 6, 16), (3, 4, 9, 16), (3, 4, 6, 32)])
+def test_tokens_of_another_grid_are_refused_with_both_grids(shape: tuple[int, ...]) -> None:
+    with pytest.raises(InputError) as caught:
+        head()(torch.randn(shape))
+    assert "(T, P, C) = (4, 6, 16)" in str(caught.value)
+    assert str(shape[1:]) in str(caught.value)
