@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from studies import catalog, summary
-from studies.feed import GridFeed, trials_of
+from studies.feed import GridFeed, run_here, trials_of
 from studies.launch import Changes, find_root, left, load, no_longer, plan_all
 from studies.plan import Plan, names, read_plan, write_plan
 from studies.store import Store
@@ -118,15 +118,14 @@ def run(
     machines = _machines(wanted, data_root=data_root, weights=weights, missing=missing)
     if device == "auto" and gpus_per_trial:
         device = "cuda"  # perhaps of another machine; Ray tells whether there is one
-    elif address is None:
+    elif device == "auto" or address is None:
         device = _find_device(device)
     place = {"device": device, "threads": threads_per_trial, "cache": cache.resolve() if cache else None}
     machines = {name: replace(machine, **place) for name, machine in machines.items()}  # type: ignore[arg-type]
     plans = _plans(wanted, machines)
     gpus = (1.0 if device.startswith("cuda") else 0.0) if gpus_per_trial is None else gpus_per_trial
-    executor = partial(
-        _on_ray, cpus=threads_per_trial, gpus=gpus, workers=workers, total_cpus=num_cpus, address=address
-    )
+    resources: dict[str, Any] = {"cpus": threads_per_trial, "gpus": gpus, "workers": workers, "total_cpus": num_cpus}
+    executor = run_here if in_process else partial(_on_ray, address=address, **resources)
     raise typer.Exit(_launch(plans, machines, results=results.resolve(), executor=executor))
 
 
@@ -211,9 +210,7 @@ def _launch(plans: list[Plan], machines: dict[str, "Machine"], *, results: Path,
     store.check_writable()
     for one in plans:
         if number := no_longer(one, results):
-            print(
-                f"{one.name}: planned anew; {number} trials of its last launch stay in the results, outside its tables."
-            )
+            print(f"{one.name}: {number} trials of its last launch are no part of this one and stay in the results.")
         write_plan(one, results=results)
     trials = trials_of(plans)
     todo = left(trials, store)
@@ -251,12 +248,6 @@ def _execute(
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _here(feed: GridFeed, work: Any, *, watch: Any) -> None:
-    from studies.executor import run_here
-
-    run_here(feed, work, watch=watch)
 
 
 def _on_ray(feed: GridFeed, work: Any, *, watch: Any, **resources: Any) -> None:

@@ -1,4 +1,4 @@
-"""Works a feed off: on Ray Tune, by workers that live from the first trial to the last, or in this very process.
+"""Works a feed off on Ray Tune, by workers that live from the first trial to the last (in process: `feed.run_here`).
 
 The only file that loads Ray. Ray is a pool of processes here and nothing more: it restores nothing and keeps no
 results, and what Tune writes lies in a temporary folder and goes with it. A worker that dies takes one attempt of one
@@ -8,11 +8,8 @@ trial with it; the feed gives that trial again, and another worker goes on from 
 import logging
 import os
 import tempfile
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 for _name, _value in {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # no warning that trials without a GPU see the GPUs as they are
@@ -33,25 +30,11 @@ from ray import tune  # noqa: E402
 from ray.tune.experiment import Trial as TuneTrial  # noqa: E402
 from ray.tune.search import Searcher  # noqa: E402
 
-from studies.feed import Feed  # noqa: E402
-from studies.trial import Outcome, Row, Trial  # noqa: E402
+from studies.feed import Feed, Watch, WorkFunction  # noqa: E402
+from studies.trial import Outcome, Trial  # noqa: E402
 from taghead.errors import InputError  # noqa: E402
 
-Work = Callable[[Trial, Callable[[Row], None]], Outcome]
 _ROW = "row/"  # Tune flattens what is reported
-
-
-class Watch(Protocol):
-    """Who looks on."""
-
-    def began(self, trial: Trial) -> None:
-        """A worker has begun a trial."""
-
-    def epoch(self, trial: Trial, row: Row) -> None:
-        """A trial has finished an epoch."""
-
-    def ended(self, trial: Trial, outcome: Outcome) -> None:
-        """A trial has ended, for good or not."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,26 +56,7 @@ class Resources:
     address: str | None = None
 
 
-def run_here(feed: Feed, work: Work, *, watch: Watch) -> None:
-    """Works a feed off in this process, one trial after another: for debuggers and small tests.
-
-    Args:
-        feed: What to do.
-        work: Does one trial (`studies.trial.Work`).
-        watch: Is told of all that happens.
-    """
-    while not feed.is_finished():
-        trial = feed.next()
-        if trial is None:
-            time.sleep(0.2)  # another driver has what is left
-            continue
-        watch.began(trial)
-        outcome = work(trial, partial(watch.epoch, trial))
-        watch.ended(trial, outcome)
-        feed.done(trial, outcome)
-
-
-def run_on_ray(feed: Feed, work: Work, *, resources: Resources, watch: Watch) -> None:
+def run_on_ray(feed: Feed, work: WorkFunction, *, resources: Resources, watch: Watch) -> None:
     """Works a feed off on Ray Tune.
 
     Args:
@@ -135,7 +99,7 @@ def _check_room(resources: Resources) -> None:
             )
 
 
-def _tune(searcher: "_Searcher", work: Work, *, resources: Resources, folder: str) -> None:
+def _tune(searcher: "_Searcher", work: WorkFunction, *, resources: Resources, folder: str) -> None:
     logging.getLogger("ray").setLevel(logging.CRITICAL)  # ends of workers are told by the feed
 
     def trainable(config: dict[str, Any]) -> None:

@@ -5,15 +5,18 @@
 
 import time
 from collections import Counter, deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Protocol
 
 from studies.plan import Plan
 from studies.store import Store
-from studies.trial import Outcome, Trial
+from studies.trial import Outcome, Row, Trial
 
 ATTEMPTS = 3  # of a trial whose process dies, in one launch
 LOOK_AGAIN = 2.0  # seconds between two looks at the trials that other drivers run
+
+WorkFunction = Callable[[Trial, Callable[[Row], None]], Outcome]  # does one trial, telling of its epochs
 
 
 class Feed(Protocol):
@@ -27,6 +30,19 @@ class Feed(Protocol):
 
     def is_finished(self) -> bool:
         """Whether `next` will never give a trial again, whatever becomes of those that run."""
+
+
+class Watch(Protocol):
+    """Who looks on."""
+
+    def began(self, trial: Trial) -> None:
+        """A worker has begun a trial."""
+
+    def epoch(self, trial: Trial, row: Row) -> None:
+        """A trial has finished an epoch."""
+
+    def ended(self, trial: Trial, outcome: Outcome) -> None:
+        """A trial has ended, for good or not."""
 
 
 class GridFeed:
@@ -84,6 +100,25 @@ class GridFeed:
                 return trial
             self._elsewhere.append(trial)
         return None
+
+
+def run_here(feed: Feed, work: WorkFunction, *, watch: Watch) -> None:
+    """Works a feed off in this process, one trial after another: for debuggers and small tests.
+
+    Args:
+        feed: What to do.
+        work: Does one trial (`studies.trial.Work`).
+        watch: Is told of all that happens.
+    """
+    while not feed.is_finished():
+        trial = feed.next()
+        if trial is None:
+            time.sleep(0.2)  # another driver has what is left
+            continue
+        watch.began(trial)
+        outcome = work(trial, partial(watch.epoch, trial))
+        watch.ended(trial, outcome)
+        feed.done(trial, outcome)
 
 
 def trials_of(plans: Iterable[Plan]) -> list[Trial]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from fakes import DIES_ONCE, DIVERGES, EPOCHS, RAISES, Watch, trial, work
 
-from studies.feed import GridFeed
+from studies.feed import GridFeed, run_here
 from studies.store import Store
 
 HERE = Path(__file__).parent
@@ -88,7 +88,6 @@ def test_a_killed_driver_takes_its_workers_with_it_and_the_next_launch_goes_on(r
         time.sleep(0.1)
     before = len(epochs())
     feed = GridFeed([trial(seed) for seed in seeds], store=store)
-    from studies.executor import run_here
 
     run_here(feed, work(root), watch=Watch())
     assert [outcome.ending for outcome in feed.outcomes.values()] == ["complete"] * 3
@@ -100,7 +99,6 @@ def test_a_killed_driver_takes_its_workers_with_it_and_the_next_launch_goes_on(r
 
 
 def test_here_does_the_same_without_ray_in_order(root):
-    from studies.executor import run_here
 
     watch, feed = Watch(), GridFeed([trial(0), trial(RAISES)], store=Store(root))
     run_here(feed, work(root), watch=watch)

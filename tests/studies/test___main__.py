@@ -1,0 +1,194 @@
+import os
+import signal
+import subprocess
+import sys
+import types
+from dataclasses import dataclass
+from pathlib import Path
+
+import fakes
+import pytest
+
+from studies import __main__ as command
+from studies.store import Store
+
+OWN = """
+from fakes import EPOCHS, RAISES, DIVERGES, REFUSED, study
+STUDY = study(text="Ours.")
+FAILS = study(name="fails", seeds=(0, RAISES))
+REFUSED = study(name="refused", seeds=(REFUSED,))
+KEPT = study(name="kept", keep=("embeddings",))
+"""
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch, capsys):
+    """Runs a command in an empty folder, with the stand-in in place of `taghead.run`; gives status, output, errors."""
+    module = types.ModuleType("taghead.run")
+    module.Machine = Place
+    module.identify = lambda config, machine: fakes.identify(config)
+    module.find_device = lambda name: "cpu"
+    module.run, module.complete = fakes.run, fakes.complete
+    monkeypatch.setitem(sys.modules, "taghead.run", module)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own.py").write_text(OWN)
+    (tmp_path / "data").mkdir()
+
+    def call(*words):
+        monkeypatch.setattr(sys, "argv", ["taghead-studies", *words])
+        with pytest.raises(SystemExit) as stop:
+            command.main()
+        said = capsys.readouterr()
+        return stop.value.code or 0, said.out, said.err
+
+    return call
+
+
+@dataclass(frozen=True)
+class Place(fakes.Machine):
+    data_root: Path | None = None
+    weights: Path | None = None
+    missing: str = "error"
+    cache: Path | None = None
+
+
+def test_a_study_runs_once_and_then_says_that_it_is_finished(run, epochs):
+    status, said, _ = run("run", "own.py:STUDY", "--in-process")
+    assert status == 0
+    assert "4 trials, 4 to run" in said
+    assert "mine: 4 trials: 4 complete" in said
+    assert said.splitlines()[-1] == "tables: taghead-analysis tables mine --results results"
+    trained = len(epochs())
+    status, said, _ = run("run", "own.py:STUDY", "--in-process")
+    assert (status, len(epochs())) == (0, trained)
+    assert said.splitlines() == [
+        "mine: nothing to run, 4 trials: 4 complete",
+        "tables: taghead-analysis tables mine --results results",
+    ]
+
+
+def test_more_seeds_run_only_the_new_ones(run):
+    run("run", "own.py:STUDY", "--in-process", "--seeds", "1")
+    _, said, _ = run("run", "own.py:STUDY", "--in-process", "--seeds", "2")
+    assert "4 trials, 2 to run" in said
+
+
+def test_two_studies_at_once_share_their_trials(run, root):
+    status, said, _ = run("run", "own.py:STUDY", "own.py:KEPT", "--in-process")
+    assert status == 0
+    assert "4 trials, 4 to run" in said
+    assert all(Store(root).kept(path.name) == {"embeddings"} for path in (root / "trials").iterdir())
+
+
+def test_a_failed_trial_is_named_gives_status_1_and_is_run_again_only_after_retry(run, epochs):
+    status, said, _ = run("run", "own.py:FAILS", "--in-process")
+    assert status == 1
+    assert "fails: 4 trials: 2 complete, 2 failed" in said
+    assert f"failed   fails: B, haa500, seed {fakes.RAISES}: RuntimeError: shapes do not match (" in said
+    status, said, _ = run("run", "own.py:FAILS", "--in-process")
+    assert status == 1
+    assert "nothing to run" in said
+    status, said, _ = run("retry", "fails")
+    assert (status, said) == (0, "fails: 2 forgotten; run the study again to train them.\n")
+    assert "4 trials, 2 to run" in run("run", "own.py:FAILS", "--in-process")[1]
+
+
+def test_input_that_a_trial_refuses_is_told_once_with_status_2(run):
+    status, _, errors = run("run", "own.py:REFUSED", "--in-process")
+    assert status == 2
+    assert errors == "error: labels must be below 3, but got 7; mend the list.\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["run", "compnents"], "no study 'compnents'; did you mean 'components'?"),
+        (["run", "components", "--set", "head.alhpa=0.2"], "unknown key 'head.alhpa'; did you mean 'head.alpha'?"),
+        (["run", "own.py:STUDY", "--data-root", "none"], "no such data root: none; give the folder"),
+        (["run", "components"], "data: no sub-folder gym288; several data sets need one each."),
+        (["run", "own.py:STUDY", "--missing", "ignore"], "--missing is error or skip, but got 'ignore'."),
+        (["run", "own.py:STUDY", "own.py:KEPT", "--name", "x"], "--name renames one study"),
+        (["run", "own.py:STUDY", "--results", "own.py"], "own.py: results cannot be written there"),
+        (["status", "mine"], "no plan of study 'mine'; none was launched there yet."),
+        (["status"], "results: no study was launched there."),
+        (["retry", "mine"], "no plan of study 'mine'"),
+    ],
+)
+def test_a_users_mistake_is_one_line_and_status_2(run, words, message):
+    status, _, errors = run(*words)
+    assert status == 2
+    assert errors.startswith("error: ")
+    assert message in errors
+    assert errors.count("\n") == 1
+
+
+def test_plan_tells_what_a_launch_would_do_and_changes_nothing(run, root):
+    _, said, _ = run("plan", "own.py:STUDY")
+    assert "mine: A study; 2 rows x 1 data sets x 2 seeds = 4 different trials\n      4 new\n" in said
+    assert not root.exists()
+    run("run", "own.py:STUDY", "--in-process", "--seeds", "1")
+    _, said, _ = run("plan", "own.py:KEPT")
+    assert "2 complete, to be trained again for what is kept (their weights were not kept)" in said
+    assert "2 new" in said
+
+
+def test_a_changed_study_says_what_becomes_of_the_trials_before(run):
+    run("run", "own.py:STUDY", "--in-process")
+    _, said, _ = run("run", "own.py:STUDY", "--in-process", "--set", "train.lr=0.5")
+    assert "mine: 4 trials of its last launch are no part of this one and stay in the results." in said
+
+
+def test_status_shows_what_runs_with_epoch_and_loss_and_what_failed(run, root):
+    run("run", "own.py:FAILS", "--in-process")
+    store = Store(root)
+    name = next(path.name for path in (root / "trials").iterdir() if store.read(path.name).status == "complete")
+    history = (root / "trials" / name / "history.csv").read_text().splitlines()
+    store.forget(name)
+    claim = store.claim(name)
+    _, said, _ = run("status", "fails")
+    assert "seed 0: in its first epoch" in said
+    (claim.folder / "history.csv").write_text("\n".join(history[:3]))
+    _, said, _ = run("status")
+    assert "fails: 4 trials: 1 complete, 2 failed, 1 running" in said
+    assert "seed 0: epoch 2/4, loss 0.500" in said
+    assert said.count("RuntimeError: shapes do not match") == 2
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_stops_cleanly_and_the_same_command_goes_on(run, epochs, monkeypatch, number, status):
+    real = fakes.run
+
+    def interrupted(*args, on_epoch, **options):
+        def stop(row):
+            on_epoch(row)
+            if row["epoch"] == 2:
+                os.kill(os.getpid(), number)
+
+        return real(*args, on_epoch=stop, **options)
+
+    before = signal.getsignal(number)
+    monkeypatch.setattr(sys.modules["taghead.run"], "run", interrupted)
+    code, said, _ = run("run", "own.py:STUDY", "--in-process")
+    assert code == status
+    assert "stopped with 4 of 4 trials left; the same command goes on." in said
+    assert signal.getsignal(number) == before
+    monkeypatch.setattr(sys.modules["taghead.run"], "run", real)
+    assert run("run", "own.py:STUDY", "--in-process")[0] == 0
+    assert len(epochs()) == len(set(epochs())) == 4 * fakes.EPOCHS
+
+
+@pytest.mark.parametrize("words", [["list"], ["--help"], ["run", "--help"]])
+def test_listing_and_help_load_nothing_heavy(words):
+    assert loaded(f"sys.argv[1:] = {words!r}\ntry: main()\nexcept SystemExit: pass") == set()
+
+
+def test_what_is_loaded_can_be_seen():
+    assert loaded("import studies.executor") == {"ray", "pandas", "numpy"}
+
+
+def loaded(code):
+    heavy = "{'torch', 'ray', 'pandas', 'numpy', 'matplotlib', 'optuna'}"
+    script = f"import sys\nfrom studies.__main__ import main\n{code}\nprint('loaded', *({heavy} & set(sys.modules)))"
+    root = Path(command.__file__).parents[1]
+    out = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=root)
+    return set(out.stdout.splitlines()[-1].split()[1:])
