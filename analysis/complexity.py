@@ -55,8 +55,7 @@ def _count(config: Config, num_classes: int) -> pd.DataFrame:
     counts["positional encoding"][0] = _size(head, recurse=False)
     for child, module in head.named_children():
         counts[_CHILDREN[child]][0] += _size(module)
-    for column, rules in ((1, {}), (2, fvcore_rules())):
-        products = _multiply_adds(head, tokens, rules)
+    for column, products in enumerate(_multiply_adds(head, tokens), start=1):
         # propagation has no module of its own: it is what the head does outside its children
         counts["graph"][column] = products.pop("")
         for child, number in products.items():
@@ -71,22 +70,26 @@ def _count_backbone(name: str, num_frames: int, crop_size: int) -> tuple[int, in
     with torch.device("meta"), _NoDraws():
         backbone = BACKBONES[name]().eval()
         clip = torch.empty(1, 3, num_frames, crop_size, crop_size)
-    true, fvcore = (_multiply_adds(backbone, clip, rules)[""] for rules in ({}, fvcore_rules()))
-    return _size(backbone), true, fvcore
+    true, fvcore = _multiply_adds(backbone, clip)
+    return _size(backbone), true[""], fvcore[""]
 
 
 def _size(module: nn.Module, *, recurse: bool = True) -> int:
     return sum(parameter.numel() for parameter in module.parameters(recurse=recurse))
 
 
-def _multiply_adds(module: nn.Module, inputs: torch.Tensor, rules: dict[Any, Callable[..., int]]) -> dict[str, int]:
-    """The products of a module, under the empty name, and of each of its children."""
-    with torch.no_grad(), FlopCounterMode(display=False, custom_mapping=rules) as counter:
+def _multiply_adds(module: nn.Module, inputs: torch.Tensor) -> list[dict[str, int]]:
+    """The products of a module, under the empty name, and of its children: all of them, and as fvcore counts."""
+    true = FlopCounterMode(display=False)
+    fvcore = FlopCounterMode(display=False, custom_mapping=fvcore_rules())
+    with torch.no_grad(), true, fvcore:
         module(inputs)
-    counts = {name: sum(by_kind.values()) // 2 for name, by_kind in counter.get_flop_counts().items()}
     top = type(module).__name__
-    children = {name: counts.get(f"{top}.{name}", 0) for name, _ in module.named_children()}
-    return {"": counts["Global"], **children}
+    names = {"": "Global", **{name: f"{top}.{name}" for name, _ in module.named_children()}}
+    return [
+        {name: sum(counter.get_flop_counts().get(path, {}).values()) // 2 for name, path in names.items()}
+        for counter in (true, fvcore)
+    ]
 
 
 class _NoDraws(TorchFunctionMode):

@@ -228,7 +228,7 @@ def sentence(comparison: Comparison) -> str:
         return f"{both} are one experiment on {where}: the same settings, trained once and shown twice."
     why = "the equations make them the same function (under the mean readout their graphs weight the frames alike)"
     if comparison.identical:
-        seeds = "the 1 seed" if n == 1 else f"all {n} seeds"
+        seeds = {1: "the one seed", 2: "both seeds"}.get(n, f"all {n} seeds")
         end = f"; {why}." if comparison.derived else "."
         return f"{both}: identical predictions and logits, bit for bit, in {seeds} on {where}, trained apart{end}"
     if not n:

@@ -92,7 +92,7 @@ def test_what_was_asked_found_and_cannot_be_said_comes_first(made: tuple[Results
     places = [text.index(head, text.index("What was asked")) for head in heads]
     assert places == sorted(places)
     assert "6 of 15 trials complete" in text
-    assert "B + TE and B + TE + IF-FC: identical predictions and logits, bit for bit, in all 2 seeds" in text
+    assert "B + TE and B + TE + IF-FC: identical predictions and logits, bit for bit, in both seeds" in text
 
 
 def test_synthetic_data_is_stamped_and_what_is_missing_is_said(made: tuple[Results, Path]) -> None:
