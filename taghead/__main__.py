@@ -93,7 +93,7 @@ def pretrain(
     work: Annotated[Path, typer.Option(help="Folder of the trial.")] = Path("results/pretrain"),
     size: Annotated[str, typer.Option(help="tiny, small or medium.")] = "medium",
     seed: Annotated[int, typer.Option(help="Of data and training.")] = 0,
-    threads: Annotated[int, typer.Option(min=1, help="For torch.")] = 2,
+    threads: Annotated[int, typer.Option(min=1, help="For torch.")] = 1,
 ) -> None:
     """Pre-train the narrow backbone on generated coarse motions."""
     from taghead.pretrain import pretrain as make

@@ -20,7 +20,13 @@ from taghead.record import KEPT_FILES
 from taghead.run import Machine, run
 from taghead.weights import load_weights, save_weights
 
-PRETRAIN = {"model.head": "linear", "model.pretrained": False, "train.epochs": 20, "train.lr": 2e-3}
+PRETRAIN = {
+    "model.head": "linear",
+    "model.pretrained": False,
+    "train.epochs": 12,
+    "train.batch_size": 32,
+    "train.lr": 2e-3,
+}
 
 
 def pretrain_config() -> Config:
@@ -35,7 +41,7 @@ def pretrain(
     work: Path,
     size: Size = "medium",
     seed: int = 0,
-    threads: int = 2,
+    threads: int = 1,
     on_epoch: Callable[[dict[str, Any]], None] | None = None,
 ) -> dict[str, Any]:
     """Trains on the coarse classes, and writes the backbone's weights and what they are worth.

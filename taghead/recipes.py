@@ -56,7 +56,7 @@ def _small() -> Config:
         data=DataConfig(dataset="synthetic", num_frames=16, short_side=54, crop_size=48, flip=0.0),
         model=ModelConfig(backbone="r2plus1d_narrow"),
         head=HeadConfig(ffn_dim=256),
-        train=TrainConfig(epochs=8, batch_size=16, lr=1e-3),
+        train=TrainConfig(epochs=4, batch_size=16, lr=2e-3),
     )
 
 
