@@ -193,10 +193,11 @@ def propagate(
         k_prop: K_prop, the number of steps.
         edges: Any of `EDGES`; none of them leaves the tokens as they are.
         edge_combination: ``union`` or ``block``; see the top of the file.
-        edge_dropout: For training: the probability with which each step drops each directed edge of each clip; what
-            is kept is divided by 1 - edge_dropout. Every step draws anew from all edges, independently, so the
-            expected result is the undropped one (in PyTorch Geometric 2.8's APPNP what one step drops stays dropped).
-            Self-loops are no edges and stay. Takes the dense N x N matrix: slower by far.
+        edge_dropout: For training: the probability with which each step drops each edge of each clip, in both
+            directions at once; what is kept is divided by 1 - edge_dropout. Every step draws anew from all edges (by
+            torch's global generator), so the expected result is the undropped one. In PyTorch Geometric 2.8's APPNP
+            what one step drops stays dropped, directions and self-loops fall apart from one another; here self-loops
+            are no edges and stay. Takes the dense N x N matrix: slower by far.
 
     Returns:
         H[K_prop], of the type of ``tokens``.
@@ -328,8 +329,8 @@ def _blocks(grid: tuple[int, int], edges: tuple[str, ...]) -> tuple[Float[np.nda
 
 
 def _drop_edges(matrix: Float[Tensor, "N N"], probability: float, num_clips: int) -> Float[Tensor, "B N N"]:
-    loops = matrix.diagonal().diag_embed()
-    return dropout((matrix - loops).expand(num_clips, -1, -1), probability) + loops
+    kept = dropout(matrix.triu(1).expand(num_clips, -1, -1), probability)
+    return kept + kept.mT + matrix.diagonal().diag_embed()
 
 
 def _grid(tokens: Float[Tensor, "B T P C"]) -> tuple[int, int]:

@@ -132,9 +132,9 @@ class TAGHead(nn.Module):
         frame_weights(self.grid, **self.graph)  # refuses here what the first clip would be refused for
         check_propagation(alpha=alpha, k_prop=k_prop, edge_dropout=edge_dropout)
         self.edge_dropout = edge_dropout if edges and k_prop else 0.0  # else there is nothing to drop
-        inner = width or channels
+        inner = channels if width is None else width
         classifier = nn.Linear(inner, num_classes)
-        self.projection = nn.Linear(channels, width) if width else nn.Identity()
+        self.projection = nn.Identity() if width is None else nn.Linear(channels, width)
         self.transformer: nn.Module = nn.Identity()
         if num_layers:
             layer = _EncoderLayer(inner, num_heads, ffn_dim, dropout, norm_first=norm_first, activation=activation)
