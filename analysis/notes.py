@@ -1,7 +1,8 @@
 """What has to be said beside a study's numbers: clips, spread, rows that came out identical, mixed provenance."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 from hashlib import sha256
 from itertools import combinations
 from pathlib import Path
@@ -10,29 +11,31 @@ import numpy as np
 import pandas as pd
 
 from studies.plan import Cell, Plan
+from taghead.backbones import grid_of
 from taghead.config import Config, canonical, evolve, flatten
 from taghead.errors import InputError
 from taghead.recipes import recipe
 
 GRAPH_FIELDS = ("head.edges", "head.edge_combination", "head.alpha", "head.k_prop", "head.edge_dropout")
+MAX_LISTED = 8  # rows in one sentence
 PROVENANCE = {"commit": "commits", "recipe": "recipe versions", "device": "devices", "threads": "numbers of threads",
               "torch": "versions of torch"}  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two rows that are, or by the equations must be, the same.
+    """Rows that are, or by the equations must be, the same as the first of them.
 
     Attributes:
-        rows: Their labels.
+        rows: Their labels, the first one that all others were compared to.
         dataset: The column.
-        seeds: The seeds in which both are complete.
+        seeds: The seeds in which they are complete.
         equal: Those of them with the same clips and the same logits, bit for bit.
         derived: Whether the equations make the two configs one function.
         shared: Whether they are one experiment under one trial id.
     """
 
-    rows: tuple[str, str]
+    rows: tuple[str, ...]
     dataset: str
     seeds: tuple[int, ...]
     equal: tuple[int, ...]
@@ -125,7 +128,7 @@ def _about_failures(frame: pd.DataFrame) -> Iterable[str]:
 
 
 def compare_rows(results: Path, plan: Plan) -> list[Comparison]:
-    """Pairs of rows that came out the same in the store, or that the equations make the same, in the table's order.
+    """Rows that came out the same in the store, or that the equations make the same, in the table's order.
 
     A row that is the same as an earlier one is compared to that one only, not again to its like.
 
@@ -145,7 +148,15 @@ def compare_rows(results: Path, plan: Plan) -> list[Comparison]:
             if comparison.shared or comparison.identical or comparison.derived:
                 found.append(comparison)
                 told.add(second.row)
-    return found
+    return _merged(found)
+
+
+def _merged(pairs: list[Comparison]) -> list[Comparison]:
+    """Pairs of one first row of which the same is to be said, as one comparison."""
+    groups: dict[Comparison, list[str]] = {}
+    for pair in pairs:
+        groups.setdefault(replace(pair, rows=pair.rows[:1]), []).append(pair.rows[1])
+    return [replace(group, rows=(*group.rows, *others)) for group, others in groups.items()]
 
 
 def _compare(first: Cell, second: Cell, digests: dict[str, dict[int, str]]) -> Comparison:
@@ -184,34 +195,25 @@ def same_function(first: Config, second: Config) -> bool:
         first: One experiment.
         second: Another.
     """
-    if not all(_is_linear_in_nodes(config) for config in (first, second)) or _without_graph(first) != _without_graph(
-        second
-    ):
-        return False
-    from taghead.backbones import grid_of
-    from taghead.graph import frame_weights
-
-    def weights(config: Config) -> list[float]:
-        time, height, width = grid_of(config.model.backbone, config.data.num_frames, config.data.crop_size)
-        head = config.head
-        return frame_weights(
-            (time, height * width),
-            alpha=head.alpha,
-            k_prop=head.k_prop,
-            edges=head.edges,
-            edge_combination=head.edge_combination,
-        ).tolist()
-
-    return weights(first) == weights(second)
+    rest = _without_graph(first)
+    return rest is not None and rest == _without_graph(second) and _weights(first) == _weights(second)
 
 
-def _is_linear_in_nodes(config: Config) -> bool:
-    """Mean readout, and no edges dropped at random in training."""
+@cache
+def _weights(config: Config) -> tuple[float, ...]:
+    from taghead.graph import frame_weights  # loads torch, which most tables do without
+
+    time, height, width = grid_of(config.model.backbone, config.data.num_frames, config.data.crop_size)
+    graph = {name: getattr(config.head, name) for name in ("alpha", "k_prop", "edges", "edge_combination")}
+    return tuple(frame_weights((time, height * width), **graph).tolist())
+
+
+@cache
+def _without_graph(config: Config) -> Config | None:
+    """The experiment but for its graph; None where the logits see more of the graph than its frame weights."""
     head = canonical(config).head
-    return config.model.head == "tag" and head.readout == "mean" and head.edge_dropout == 0
-
-
-def _without_graph(config: Config) -> Config:
+    if config.model.head != "tag" or head.readout != "mean" or head.edge_dropout:
+        return None
     default = flatten(Config())
     return canonical(evolve(config, {key: default[key] for key in GRAPH_FIELDS}))
 
@@ -222,19 +224,25 @@ def sentence(comparison: Comparison) -> str:
     Args:
         comparison: As from `compare_rows`.
     """
-    first, second = comparison.rows
-    both, where, n = f"{first} and {second}", comparison.dataset, len(comparison.seeds)
+    rows, where, n = _listed(comparison.rows), comparison.dataset, len(comparison.seeds)
     if comparison.shared:
-        return f"{both} are one experiment on {where}: the same settings, trained once and shown twice."
+        return f"{rows} are one experiment on {where}, trained once: they differ in nothing that is read."
     why = "the equations make them the same function (under the mean readout their graphs weight the frames alike)"
     if comparison.identical:
         seeds = {1: "the one seed", 2: "both seeds"}.get(n, f"all {n} seeds")
         end = f"; {why}." if comparison.derived else "."
-        return f"{both}: identical predictions and logits, bit for bit, in {seeds} on {where}, trained apart{end}"
+        return f"{rows}: identical predictions and logits, bit for bit, in {seeds} on {where}, trained apart{end}"
     if not n:
-        return f"{both}: {why}; on {where} there is no seed yet in which both are complete."
+        return f"{rows}: {why}; on {where} there is no seed yet in which they are complete."
     differ = sorted(set(comparison.seeds) - set(comparison.equal))
     return (
-        f"{both}: {why}, yet on {where} their logits differ in seed {', '.join(map(str, differ))}: "
+        f"{rows}: {why}, yet on {where} their logits differ in seed {', '.join(map(str, differ))}: "
         "look for another device, number of threads or version among their records."
     )
+
+
+def _listed(labels: tuple[str, ...]) -> str:
+    """``a, b and c``; by semicolons where labels hold commas themselves."""
+    comma = "; " if any("," in label for label in labels) else ", "
+    shown = labels if len(labels) <= MAX_LISTED else (*labels[: MAX_LISTED - 1], f"{len(labels) - MAX_LISTED + 1} more")
+    return f"{comma.join(shown[:-1])} and {shown[-1]}"
