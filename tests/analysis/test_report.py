@@ -8,7 +8,7 @@ from stored import Results
 
 from analysis.formats import SYNTHETIC
 from analysis.report import write_report
-from studies.catalog import COMPONENTS
+from studies.catalog import COMPONENTS, STAGES
 from studies.plan import Plan
 from studies.study import Study
 from taghead.errors import InputError
@@ -52,19 +52,23 @@ class Page(HTMLParser):
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Results, Path]:
-    """The components study, half finished, and its report."""
+    """The components study, half finished, the stages with one seed, and their report."""
     results = Results(tmp_path_factory.mktemp("report") / "results")
     plan = results.plan(COMPONENTS)
     for row in ("B", "B + TE", "B + TE + IF-FC"):
         for seed in (0, 1):
             results.finish(plan, row, seed=seed, stream=1 if row == "B + TE + IF-FC" else None)
     results.finish(plan, "Full", seed=0, status="diverged", epoch=4, error="<b>nan</b>", metrics={})
-    return results, write_report(results.root, ["components"], results.root / "report.html")
+    stages = results.plan(STAGES, seeds=[2])
+    for row in stages.rows:
+        results.finish(stages, row, seed=2)
+    return results, write_report(results.root, ["components", "stages"], results.root / "report.html")
 
 
 def test_the_same_store_gives_the_same_bytes(made: tuple[Results, Path]) -> None:
     results, path = made
-    assert write_report(results.root, ["components"], results.root / "again.html").read_bytes() == path.read_bytes()
+    again = write_report(results.root, ["components", "stages"], results.root / "again.html")
+    assert again.read_bytes() == path.read_bytes()
 
 
 def test_the_page_needs_no_other_file(made: tuple[Results, Path]) -> None:
@@ -91,7 +95,7 @@ def test_what_was_asked_found_and_cannot_be_said_comes_first(made: tuple[Results
     ]
     places = [text.index(head, text.index("What was asked")) for head in heads]
     assert places == sorted(places)
-    assert "6 of 15 trials complete" in text
+    assert "8 of 15 trials complete" in text  # two of them are the stages' own FT and TAG
     assert "B + TE and B + TE + IF-FC: identical predictions and logits, bit for bit, in both seeds" in text
 
 
@@ -128,8 +132,8 @@ def test_no_time_of_now_is_in_the_page(made: tuple[Results, Path]) -> None:
     assert str(datetime.datetime.now(tz=datetime.UTC).year) not in text.replace("2604", "")
 
 
-def test_a_study_with_embeddings_shows_its_panels(results: Results, stages: Plan) -> None:
-    page = Page(write_report(results.root, ["stages"], results.root / "r.html").read_text(encoding="utf-8"))
+def test_a_study_with_embeddings_shows_its_panels(made: tuple[Results, Path]) -> None:
+    page = Page(made[1].read_text(encoding="utf-8"))
     assert any("t-SNE of the pooled vectors on synthetic" in (image["alt"] or "") for image in page.images)
 
 
