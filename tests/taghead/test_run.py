@@ -281,7 +281,7 @@ def command(*words: object) -> subprocess.CompletedProcess[str]:
 def test_the_command_writes_the_record_of_run(tmp_path: Path, tiny_clips: Path, undisturbed: Path) -> None:
     changes = [f"--set={key}={value}" for key, value in {
         "data.num_frames": 8, "data.short_side": 36, "data.crop_size": 32, "model.pretrained": "false",
-        "train.epochs": 3, "train.batch_size": 16, "head.ffn_dim": 32, "head.dropout": 0.1,
+        "train.epochs": 3, "train.batch_size": 16, "train.lr": TINY.train.lr, "head.ffn_dim": 32, "head.dropout": 0.1,
     }.items()]  # fmt: skip
     words = ("train", "--out", tmp_path / "trial", "--data-root", tiny_clips, "--device", "cpu", *changes)
     first = command(*words)

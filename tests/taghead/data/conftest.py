@@ -6,10 +6,6 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from hypothesis import settings
-
-settings.register_profile("untimed", deadline=None)
-settings.load_profile("untimed")
 
 Paint = Callable[[int], np.ndarray]  # frame number -> (height, width, 3) uint8
 
