@@ -3,7 +3,8 @@
 Axes: T frames; h w pixels.
 All that is not the class (start pose and facing, an idle arm, colours, background, place, size, camera drift, speed,
 length) is drawn without a word of what the class does. Classes that only time tells apart share these draws: clip 7 of
-one is the twin of clip 7 of the other, with the same of all that, and only the motion differs.
+one is the twin of clip 7 of the other, with the same of all that, and only the motion differs. In training that holds
+for all classes.
 """
 
 import csv
@@ -94,7 +95,7 @@ def nuisance(stream: int, number: int, *, seed: int, kind: Kind) -> Nuisance:
     """Draw what is not the class. The class is no argument, and all streams are alike.
 
     Args:
-        stream: One for each group of classes that time alone tells apart, or class that has no such twin.
+        stream: As `stream_of` has it.
         number: Number of the clip within its class.
         seed: Seed of the data set.
         kind: Fine and coarse data sets of one seed have nothing in common.
@@ -128,10 +129,18 @@ def nuisance(stream: int, number: int, *, seed: int, kind: Kind) -> Nuisance:
     )
 
 
-def stream_of(name: str, *, kind: Kind) -> int:
-    """Which stream of nuisances a class has: that of its group in `TIME_ALONE`, or one of its own."""
-    groups = [group for group in TIME_ALONE if name in group]
-    return TIME_ALONE.index(groups[0]) if groups else len(TIME_ALONE) + sorted(_MOTIONS[kind]).index(name)
+def stream_of(name: str, number: int, *, kind: Kind) -> int:
+    """Which stream of nuisances a clip draws from.
+
+    Fine training clips of one number share theirs over all classes: no network can learn a class by its scenery. Those
+    to validate and test share it with their twin only, so that a score rests on more scenes. Coarse classes have a
+    stream each.
+    """
+    if kind == "coarse":
+        return len(TIME_ALONE) + sorted(COARSE).index(name)
+    if split_of(number) == "train":
+        return len(TIME_ALONE)
+    return next(i for i, group in enumerate(TIME_ALONE) if name in group)
 
 
 def _palette(rng: np.random.Generator) -> list[Float[np.ndarray, " 3"]]:
@@ -192,7 +201,7 @@ def render(name: str, number: int, *, seed: int, kind: Kind) -> UInt8[np.ndarray
         seed: Seed of the data set.
         kind: "fine" or "coarse".
     """
-    drawn = nuisance(stream_of(name, kind=kind), number, seed=seed, kind=kind)
+    drawn = nuisance(stream_of(name, number, kind=kind), number, seed=seed, kind=kind)
     at = np.arange(drawn.num_frames)
     progress = np.clip((at - drawn.motion_start) / drawn.motion_frames, 0, 1)
     stand = _stand(drawn)
@@ -203,7 +212,10 @@ def render(name: str, number: int, *, seed: int, kind: Kind) -> UInt8[np.ndarray
         height=drawn.height_pixels,
         feet=way + np.array([drawn.place_x, drawn.place_y]),
     )
-    colours = {part: tuple(bytes.fromhex(value[1:])) for part, value in zip(PALETTE, drawn.colours, strict=True)}
+    colours = {
+        part: [float(level) for level in bytes.fromhex(value[1:])]
+        for part, value in zip(PALETTE, drawn.colours, strict=True)
+    }
     draw(frames, stand.plus(**_MOTIONS[kind][name](progress, drawn.repeats)), camera, colours)
     return np.clip(np.rint(frames), 0, 255).astype(np.uint8)
 
@@ -237,7 +249,7 @@ def write_video(path: Path, frames: UInt8[np.ndarray, "T h w 3"]) -> None:
     part.replace(path)
 
 
-def make_dataset(root: Path, *, size: Size, kind: Kind, seed: int = 0, workers: int | None = None) -> Path:
+def make_dataset(root: Path, *, size: Size | str, kind: Kind | str, seed: int = 0, workers: int | None = None) -> Path:
     """Write a data set in the HAA500 layout, or recognise that it is there.
 
     Clips are `<root>/video/<class>/<class>_NNN.mp4`; beside them `synthetic.json` (what was made), `clips.csv` (every
@@ -263,10 +275,10 @@ def make_dataset(root: Path, *, size: Size, kind: Kind, seed: int = 0, workers: 
         return root
     root.mkdir(parents=True, exist_ok=True)
     _write(root / "synthetic.json", json.dumps(about | {"finished": False}, indent=1))
-    jobs = [(name, number) for number in range(_CLIPS_PER_CLASS[size]) for name in about["classes"]]
+    jobs = [(name, number) for number in range(about["clips_per_class"]) for name in about["classes"]]
     for name in about["classes"]:
         (root / "video" / name).mkdir(parents=True, exist_ok=True)
-    make = partial(_make_clip, root, seed=seed, kind=kind)
+    make = partial(_make_clip, root, seed=seed, kind=about["kind"])
     workers = workers or min(os.cpu_count() or 1, 16)
     if workers == 1:
         for name, number in jobs:
@@ -275,13 +287,13 @@ def make_dataset(root: Path, *, size: Size, kind: Kind, seed: int = 0, workers: 
         # A fresh interpreter for each worker: a fork of a process in which torch has run threads may hang.
         with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
             list(pool.map(make, *zip(*jobs, strict=True), chunksize=8))
-    _write_table(root, jobs, seed=seed, kind=kind)
+    _write_table(root, jobs, seed=seed, kind=about["kind"])
     _write(root / "README.md", _readme(about))
     _write(root / "synthetic.json", json.dumps(about | {"finished": True}, indent=1))
     return root
 
 
-def _about(size: Size, kind: Kind, seed: int) -> dict[str, Any]:
+def _about(size: Any, kind: Any, seed: int) -> dict[str, Any]:
     for value, valid in ((size, get_args(Size)), (kind, get_args(Kind))):
         if value not in valid:
             raise InputError(f"one of {', '.join(valid)} must be given, but got {value!r}.")
@@ -340,7 +352,7 @@ def _write_table(root: Path, jobs: Sequence[tuple[str, int]], *, seed: int, kind
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["clip", "class", "split", *(field.name for field in fields(Nuisance)), "drift_pixels"])
         for name, number in sorted(jobs):
-            drawn = nuisance(stream_of(name, kind=kind), number, seed=seed, kind=kind)
+            drawn = nuisance(stream_of(name, number, kind=kind), number, seed=seed, kind=kind)
             drift = float(np.hypot(drawn.drift_x, drawn.drift_y))
             values = [_cell(value) for value in [*asdict(drawn).values(), drift]]
             writer.writerow([f"{name}_{number:03d}", name, split_of(number), *values])
@@ -365,6 +377,6 @@ It says nothing about FineGym, HAA500 or any real video.
 
 - `video/<class>/<class>_NNN.mp4`; NNN modulo 20: 0 to 15 train, 16 val, 17 to 19 test
 - `clips.csv`: what was drawn for each clip, the camera's drift among it; the same for the clips of one number
-  in classes that only time tells apart. Lengths in frames, places and drift in pixels, angles in degrees,
-  but in radians for stance and idle arm
+  in classes that only time tells apart, in training in all classes. Lengths in frames, places and drift in pixels,
+  angles in degrees, but in radians for stance and idle arm
 - `synthetic.json`: the above for programs, and the groups of classes that only the order of the frames tells apart"""
