@@ -200,6 +200,18 @@ def test_no_graph_prefers_one_of_two_frames(
     assert weights.tolist() == [1 / grid[0]] * grid[0]
 
 
+@given(
+    grid=st.tuples(st.integers(1, 32), st.integers(1, 256)), edges=edge_sets, combination=combinations,
+    setting=st.tuples(alphas, st.just(0)) | st.tuples(st.just(1.0), st.integers(0, 300)),
+)  # fmt: skip
+def test_no_graph_prefers_a_frame_without_steps_or_at_alpha_one(
+    grid: tuple, edges: tuple, combination: str, setting: tuple
+) -> None:
+    alpha, k_prop = setting
+    weights = frame_weights(grid, alpha=alpha, k_prop=k_prop, edges=edges, edge_combination=combination)
+    assert weights.tolist() == [1 / grid[0]] * grid[0]
+
+
 @given(time=st.integers(1, 32), alpha=alphas, k_prop=st.integers(0, 300))
 @settings(max_examples=30)
 def test_with_one_site_a_frame_the_full_graph_is_that_of_time_aligned_edges(

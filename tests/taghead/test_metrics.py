@@ -1,14 +1,15 @@
 from collections.abc import Callable
+from inspect import unwrap
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from jaxtyping import TypeCheckError
 from numpy import ndarray
 from sklearn.metrics import accuracy_score, recall_score
 
+from taghead import metrics
 from taghead.errors import InputError
 from taghead.metrics import mca, top1
 
@@ -70,7 +71,7 @@ def test_no_clips_have_no_score(metric: Metric) -> None:
         metric(np.zeros((0, 2)), np.zeros(0, int))
 
 
-@pytest.mark.parametrize("metric", METRICS)
-def test_labels_that_are_not_one_a_clip_are_refused(metric: Metric) -> None:
-    with pytest.raises((InputError, TypeCheckError)):  # the second where the tests check shapes
-        metric(np.zeros((2, 2)), np.zeros(3, int))
+def test_labels_that_are_not_one_a_clip_are_refused() -> None:
+    right = unwrap(metrics._right)  # of both metrics; without the check of shapes, as users have it
+    with pytest.raises(InputError, match="one label for each of the clips, and at least one clip, but got 3 for 2"):
+        right(np.zeros((2, 2)), np.zeros(3, int))
