@@ -27,7 +27,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 demo: $(INSTALLED)
 	$(BIN)/taghead prepare synthetic --size small --out $(DATA)
 	$(BIN)/taghead-studies run components stages --dataset synthetic --data-root $(DATA) --seeds $(SEEDS) --results $(RESULTS)
-	$(BIN)/taghead-analysis report components stages --results $(RESULTS) --out $(RESULTS)/demo
+	$(BIN)/taghead-analysis report components stages --results $(RESULTS) --out $(RESULTS)/demo/report.html --files
 
 test: $(INSTALLED)
 	$(BIN)/pytest

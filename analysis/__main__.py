@@ -136,13 +136,15 @@ def report(
     names: Names,
     results: Results = Path("results"),
     out: Annotated[Path, typer.Option(help="The HTML file.")] = Path("results/report.html"),
+    files: Annotated[bool, typer.Option("--files", help="Also tables/ and figures/ beside it.")] = False,
 ) -> None:
     """One self-contained HTML file: summary, tables, figures, failures, provenance."""
     for name in names:
         _plan(results, name)
     from analysis.report import write_report
 
-    print(f"wrote {write_report(results, names, out)}")
+    for path in write_report(results, names, out, files=files):
+        print(f"wrote {path}")
 
 
 def _plan(results: Path, name: str) -> "Plan":

@@ -5,7 +5,7 @@ Command: ``taghead-analysis report components stages``. Made from the store alon
 
 import base64
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -17,15 +17,16 @@ from matplotlib.figure import Figure
 
 from analysis import cells, complexity, curves, efficiency, findings, frame_weights, provenance, tsne
 from analysis.figure import to_bytes
-from analysis.formats import SYNTHETIC, Table, to_html
+from analysis.formats import FORMATS, SYNTHETIC, Table, to_html
 from analysis.notes import compare_rows, sentence
 from analysis.tables import METRIC_NAMES, study_table
 from studies.plan import Cell, Plan, read_plan
 from taghead.backbones import grid_of
-from taghead.files import write_text
+from taghead.files import written_whole
 
 # a study of a hundred rows has its table; its curves would be a tangle
 MAX_CURVE_ROWS = curves.MAX_LINES
+FILE_FORMATS = ("md", "csv", "tex")
 
 
 @dataclass(frozen=True)
@@ -33,16 +34,23 @@ class Picture:
     """A figure in the report.
 
     Attributes:
-        image: A PNG as a data URI.
+        name: Its file's stem.
+        png: The image.
         width: Inches on paper, from which the page makes its own size.
         alt: What it shows, for those who do not see it.
         caption: The sentence under it.
     """
 
-    image: str
+    name: str
+    png: bytes
     width: float
     alt: str
     caption: str
+
+    @property
+    def image(self) -> str:
+        """The image as a data URI."""
+        return f"data:image/png;base64,{base64.b64encode(self.png).decode()}"
 
 
 @dataclass(frozen=True)
@@ -51,69 +59,100 @@ class Section:
 
     plan: Plan
     progress: dict[str, Any]
-    table: Markup
+    table: Table
     found: list[str]
     limits: list[str]
-    pictures: list[Picture] = field(default_factory=list)
-    more: list[Markup] = field(default_factory=list)
+    pictures: list[Picture]
 
 
-def write_report(results: Path, names: Iterable[str], out: Path) -> Path:
-    """Writes the report whole, and returns its path.
+def write_report(results: Path, names: Iterable[str], out: Path, *, files: bool = False) -> list[Path]:
+    """Writes the report, every file of it whole.
 
     Args:
         results: The results folder.
         names: Studies that were launched there; unfinished ones say what is missing.
         out: The HTML file.
+        files: Whether to write what it shows as files too: ``tables/`` and ``figures/`` beside it.
+
+    Returns:
+        The paths written, the report first.
 
     Raises:
         InputError: No such study.
     """
-    out.parent.mkdir(parents=True, exist_ok=True)
-    write_text(out, render(results, [read_plan(results, name) for name in dict.fromkeys(names)]))
-    return out
+    page = compose(results, [read_plan(results, name) for name in dict.fromkeys(names)])
+    texts = {out: render(page)}
+    images: dict[Path, bytes] = {}
+    if files:
+        for table in tables_of(page):
+            texts |= {out.parent / "tables" / f"{table.name}.{kind}": FORMATS[kind](table) for kind in FILE_FORMATS}
+        images = {out.parent / "figures" / f"{picture.name}.png": picture.png for picture in pictures_of(page)}
+    for path in (*texts, *images):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with written_whole(path) as beside:
+            beside.write_bytes(images[path] if path in images else texts[path].encode())
+    return [*texts, *images]
 
 
-def render(results: Path, plans: list[Plan]) -> str:
-    """The report as HTML.
+def compose(results: Path, plans: list[Plan]) -> dict[str, Any]:
+    """All that the report shows, by the names that the template has for it.
 
     Args:
         results: The results folder.
         plans: The studies, in the order in which they are told.
     """
-    sections = [section(results, plan) for plan in plans]
     frame = pd.concat([cells.join(results, plan).assign(study=plan.name) for plan in plans], ignore_index=True)
-    failures = provenance.failures_table(frame, name="failures")
+    return {
+        "sections": [section(results, plan) for plan in plans],
+        "synthetic": SYNTHETIC if frame["synthetic"].any() else None,
+        "graph": _graph_section(plans[0]),
+        "cost": _cost_section(results, plans[0]),
+        "failures": provenance.failures_table(frame, name="failures"),
+        "provenance": provenance.provenance_table(frame, name="provenance"),
+        "commands": [*(provenance.run_command(plan, results) for plan in plans), _own_command(plans, results)],
+        "version": version("taghead"),
+    }
+
+
+def tables_of(page: dict[str, Any]) -> list[Table]:
+    """The tables of results and costs, without those that tell of failures and provenance."""
+    return [*(part.table for part in page["sections"]), page["graph"]["table"], *page["cost"]["tables"]]
+
+
+def pictures_of(page: dict[str, Any]) -> list[Picture]:
+    """The figures, in their order."""
+    parts = [*(part.pictures for part in page["sections"]), page["graph"]["pictures"], page["cost"]["pictures"]]
+    return [picture for pictures in parts for picture in pictures]
+
+
+def render(page: dict[str, Any]) -> str:
+    """The report as HTML.
+
+    Args:
+        page: As from `compose`.
+    """
     environment = Environment(
         loader=PackageLoader("analysis", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True,
     )  # fmt: skip
-    return environment.get_template("report.html.jinja").render(
-        sections=sections,
-        synthetic=SYNTHETIC if frame["synthetic"].any() else None,
-        graph=_graph_section(plans[0]),
-        cost=_cost_section(results, plans[0]),
-        failures=None if failures is None else Markup(to_html(failures)),
-        provenance=Markup(to_html(provenance.provenance_table(frame, name="provenance"))),
-        commands=[*(provenance.run_command(plan, results) for plan in plans), _own_command(plans, results)],
-        version=version("taghead"),
-    )
+    environment.filters["html"] = lambda table: Markup(to_html(table))
+    return environment.get_template("report.html.jinja").render(page)
 
 
 def _own_command(plans: list[Plan], results: Path) -> str:
     return f"taghead-analysis report {' '.join(plan.name for plan in plans)} --results {results}"
 
 
-def picture(figure: Figure, *, alt: str, caption: str) -> Picture:
+def picture(figure: Figure, name: str, *, alt: str, caption: str) -> Picture:
     """A figure made ready to stand in the file itself.
 
     Args:
         figure: What to show.
+        name: Its file's stem.
         alt: What it shows, in words.
         caption: The sentence under it.
     """
-    image = base64.b64encode(to_bytes(figure, "png")).decode()
-    return Picture(f"data:image/png;base64,{image}", figure.get_figwidth(), alt, caption)
+    return Picture(name, to_bytes(figure, "png"), figure.get_figwidth(), alt, caption)
 
 
 def section(results: Path, plan: Plan) -> Section:
@@ -128,7 +167,7 @@ def section(results: Path, plan: Plan) -> Section:
     return Section(
         plan=plan,
         progress=findings.progress(frame),
-        table=Markup(to_html(table)),
+        table=table,
         found=[*findings.found(plan, table.data, frame), *_identical(results, plan)],
         limits=findings.limits(plan, table.data, frame),
         pictures=[
@@ -155,6 +194,7 @@ def _tsne_pictures(results: Path, plan: Plan, table: Table) -> Iterable[Picture]
         told = "; ".join(f"{s.panel}: 5-NN {s.knn:.1f} %, silhouette {s.silhouette:.2f}" for s in scores.itertuples())
         yield picture(
             tsne.draw_tsne(data, scores, synthetic=table.synthetic),
+            f"{plan.name}_{dataset}_tsne",
             alt=f"t-SNE of the pooled vectors on {dataset}, a panel a row. {told}.",
             caption=f"t-SNE of the pooled vectors (Figure 3). {tsne.note(data, scores, dataset=dataset, seed=seed)}",
         )
@@ -181,6 +221,7 @@ def _curve_pictures(results: Path, plan: Plan, table: Table) -> Iterable[Picture
         told = "; ".join(f"{row}: {value:.3g}" for row, value in last["mean"].items())
         yield picture(
             curves.draw_curves(data, dataset=dataset, synthetic=table.synthetic),
+            f"{plan.name}_{dataset}_curves",
             alt=f"Learning curves on {dataset}. Training loss at the last epoch: {told}.",
             caption=f"Learning curves on {dataset}: mean over seeds, band of one standard deviation.",
         )
@@ -189,11 +230,12 @@ def _curve_pictures(results: Path, plan: Plan, table: Table) -> Iterable[Picture
 def _accuracy_pictures(results: Path, plan: Plan) -> Iterable[Picture]:
     if len(plan.rows) > MAX_CURVE_ROWS:
         return
-    for _, points, figure in efficiency.accuracy_figures(results, plan):
+    for name, points, figure in efficiency.accuracy_figures(results, plan):
         what = f"{METRIC_NAMES[plan.metrics[0]]} on {points['dataset'].iloc[0]}"
         told = "; ".join(f"{p.row}: {p.mean:.1f} % at {p.multiply_adds / 1e9:.4g} G" for p in points.itertuples())
         yield picture(
             figure,
+            name,
             alt=f"{what} over multiply-adds. {told}.",
             caption=f"{what} against the cost of one clip; bars: 95 % interval over seeds.",
         )
@@ -216,11 +258,11 @@ def _graph_section(plan: Plan) -> dict[str, Any]:
     said = frame_weights.statements(grid)
     return {
         "where": where,
-        "table": Markup(to_html(frame_weights.frame_weights_table(grid))),
+        "table": frame_weights.frame_weights_table(grid),
         "pictures": [
-            picture(frame_weights.draw_frame_weights(data), alt=" ".join(said[:3]),
+            picture(frame_weights.draw_frame_weights(data), "frame_weights", alt=" ".join(said[:3]),
                     caption="Frame weights of the mean readout, and how far they are from plain averaging."),
-            picture(frame_weights.draw_contrast(data), alt=said[-1],
+            picture(frame_weights.draw_contrast(data), "contrast", alt=said[-1],
                     caption="Differences within a frame that are left after propagation."),
         ],
     }  # fmt: skip
@@ -240,6 +282,8 @@ def _cost_section(results: Path, plan: Plan) -> dict[str, Any]:
     told = "; ".join(f"{model}: {row.params_m:.2f} M, {row.gmac:.2f} G" for model, row in totals.iterrows())
     caption = "Parameters and multiply-adds of one clip by component; PGVT and PEVL as published, hatched."
     return {
-        "tables": [Markup(to_html(table)) for table in tables],
-        "pictures": [picture(efficiency.draw_efficiency(data), alt=f"Stacked bars. {told}.", caption=caption)],
+        "tables": tables,
+        "pictures": [
+            picture(efficiency.draw_efficiency(data), "efficiency", alt=f"Stacked bars. {told}.", caption=caption)
+        ],
     }

@@ -33,7 +33,7 @@ def prepare_synthetic(
     from taghead.data.synthetic import make_dataset
 
     print(f"synthetic clips ({size}, {kind}, seed {seed}) in {out} ...", flush=True)
-    make_dataset(out, size=size, kind=kind, seed=seed, workers=workers)  # type: ignore[arg-type]
+    make_dataset(out, size=size, kind=kind, seed=seed, workers=workers)
     print(f"there: {sum(1 for _ in out.glob('video/*/*.mp4'))} clips in {out}")
 
 

@@ -1,5 +1,6 @@
 """The report."""
 
+import base64
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -62,12 +63,12 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Results, Path]:
     stages = results.plan(STAGES, seeds=[2])
     for row in stages.rows:
         results.finish(stages, row, seed=2)
-    return results, write_report(results.root, ["components", "stages"], results.root / "report.html")
+    return results, write_report(results.root, ["components", "stages"], results.root / "report.html")[0]
 
 
 def test_the_same_store_gives_the_same_bytes(made: tuple[Results, Path]) -> None:
     results, path = made
-    again = write_report(results.root, ["components", "stages"], results.root / "again.html")
+    again = write_report(results.root, ["components", "stages"], results.root / "again.html")[0]
     assert again.read_bytes() == path.read_bytes()
 
 
@@ -118,7 +119,7 @@ def test_an_empty_study_has_its_report_and_labels_that_are_html_stay_text(result
         name="evil", title=evil, rows={evil: {}}, datasets={"synthetic": recipe("synthetic")}, text=evil, base_row=evil
     )
     results.plan(study)
-    source = write_report(results.root, ["evil"], results.root / "report.html").read_text(encoding="utf-8")
+    source = write_report(results.root, ["evil"], results.root / "report.html")[0].read_text(encoding="utf-8")
     assert "<script>" not in source
     text = Page(source).text
     assert "Nothing yet: no trial is complete." in text
@@ -140,3 +141,14 @@ def test_a_study_with_embeddings_shows_its_panels(made: tuple[Results, Path]) ->
 def test_a_study_that_was_not_launched_is_refused(results: Results, components: Plan) -> None:
     with pytest.raises(InputError, match="did you mean 'components'"):
         write_report(results.root, ["componets"], results.root / "r.html")
+
+
+def test_what_the_report_shows_is_written_as_files_too(made: tuple[Results, Path]) -> None:
+    results, _ = made
+    paths = write_report(results.root, ["components", "stages"], results.root / "page" / "report.html", files=True)
+    assert all(path.stat().st_size > 0 for path in paths)
+    names = {str(path.relative_to(results.root / "page")) for path in paths}
+    assert {"report.html", "tables/components.md", "tables/components.tex", "tables/frame_weights.csv"} <= names
+    assert {"figures/frame_weights.png", "figures/efficiency.png", "figures/contrast.png"} <= names
+    for path in (results.root / "page" / "figures").glob("*.png"):
+        assert base64.b64encode(path.read_bytes()).decode() in paths[0].read_text(encoding="utf-8")
