@@ -7,6 +7,7 @@ trial with it; the feed gives that trial again, and another worker goes on from 
 
 import logging
 import os
+import socket
 import tempfile
 from dataclasses import dataclass
 from typing import Any
@@ -82,10 +83,23 @@ def _start(resources: Resources) -> None:
     if resources.address is None:
         cpus = resources.total_cpus or (resources.workers and resources.workers * resources.cpus)
         local = {"num_cpus": cpus, "include_dashboard": False, "_node_ip_address": "127.0.0.1"}
+    else:
+        _check_address(resources.address)
     try:
         ray.init(resources.address or "local", log_to_driver=False, logging_level=logging.ERROR, **local)
     except ConnectionError as error:
-        raise InputError(f"--address {resources.address}: no Ray cluster answers there ({error}).") from None
+        raise InputError(f"--address {resources.address}: no Ray cluster is there ({error}).") from None
+
+
+def _check_address(address: str) -> None:
+    """Ray itself tries for many minutes before it gives up."""
+    host, colon, port = address.rpartition("://")[2].rpartition(":")
+    if not colon:
+        return  # `auto`, which Ray looks up on this machine
+    try:
+        socket.create_connection((host, int(port)), timeout=10).close()
+    except (OSError, ValueError) as error:
+        raise InputError(f"--address {address}: nothing answers there ({error}); it is HOST:PORT, or auto.") from None
 
 
 def _check_room(resources: Resources) -> None:

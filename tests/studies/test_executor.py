@@ -122,3 +122,15 @@ def test_what_no_machine_has_is_refused_before_anything_runs(root):
     out = subprocess.run([sys.executable, "-c", script], env=ENVIRONMENT, capture_output=True, text=True, timeout=120)
     assert out.stdout.startswith("refused: a trial asks for 64 GPU, but no machine has more than 0"), out.stderr
     assert not root.exists()
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "127.0.0.1:port", "ray://127.0.0.1:1"])
+def test_an_address_where_nothing_answers_is_refused_at_once(root, address):
+    script = (
+        "from fakes import Watch; from studies.executor import Resources, run_on_ray\n"
+        "from taghead.errors import InputError\n"
+        f"try: run_on_ray(None, None, resources=Resources(address={address!r}), watch=Watch())\n"
+        "except InputError as error: print('refused:', error)\n"
+    )
+    out = subprocess.run([sys.executable, "-c", script], env=ENVIRONMENT, capture_output=True, text=True, timeout=60)
+    assert out.stdout.startswith(f"refused: --address {address}: nothing answers there"), out.stderr
