@@ -47,8 +47,15 @@ Missing = Annotated[str, typer.Option(help="error or skip: what to do about clip
 Results = Annotated[Path, typer.Option(help="Where trials and plans are kept.")]
 
 
-class Stopped(KeyboardInterrupt):
-    """A signal to stop; carries its number."""
+class Stop:
+    """A handler of the signals that stop a run; remembers which one came, since Ray raises its own in place of ours."""
+
+    number = int(signal.SIGINT)
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        """Interrupts whatever runs."""
+        self.number = number
+        raise KeyboardInterrupt
 
 
 @app.command("list")
@@ -217,11 +224,12 @@ def _launch(plans: list[Plan], machines: dict[str, "Machine"], *, results: Path,
     feed = GridFeed(todo, store=store)
     if todo:
         print(f"{len(trials)} trials, {len(todo)} to run", flush=True)
+        stop = Stop()
         try:
-            _execute(executor, feed, machines, todo=todo, there=len(trials) - len(todo), results=results)
-        except Stopped as stop:
-            print(f"\nstopped with {len(left(trials, store))} of {len(trials)} trials left; the same command goes on.")
-            return 128 + int(stop.args[0])
+            _execute(executor, feed, machines, todo=todo, there=len(trials) - len(todo), results=results, stop=stop)
+        except KeyboardInterrupt:
+            print(f"stopped with {len(left(trials, store))} of {len(trials)} trials left; the same command goes on.")
+            return 128 + stop.number
     return summary.show_end(plans, trials, feed.outcomes, store)
 
 
@@ -233,13 +241,11 @@ def _execute(
     todo: list[Trial],
     there: int,
     results: Path,
+    stop: Stop,
 ) -> None:
     from studies.progress import Progress
     from studies.trial import Work
     from taghead.run import complete, run
-
-    def stop(number: int, _: FrameType | None) -> None:
-        raise Stopped(number)
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

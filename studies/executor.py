@@ -7,8 +7,10 @@ trial with it; the feed gives that trial again, and another worker goes on from 
 
 import logging
 import os
+import signal
 import socket
 import tempfile
+import threading
 from dataclasses import dataclass
 from typing import Any
 
@@ -85,8 +87,11 @@ def _start(resources: Resources) -> None:
         local = {"num_cpus": cpus, "include_dashboard": False, "_node_ip_address": "127.0.0.1"}
     else:
         _check_address(resources.address)
+    handler = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(resources.address or "local", log_to_driver=False, logging_level=logging.ERROR, **local)
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, handler)  # Ray puts its own there, which aborts
     except ConnectionError as error:
         raise InputError(f"--address {resources.address}: no Ray cluster is there ({error}).") from None
 
