@@ -26,7 +26,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 
 demo: $(INSTALLED)
 	$(BIN)/taghead prepare synthetic --size small --out $(DATA)
-	$(BIN)/taghead-studies run components stages --dataset synthetic --data-root $(DATA) --seeds $(SEEDS) --results $(RESULTS)
+	$(BIN)/taghead-studies run components stages --dataset synthetic --data-root $(DATA) --seeds $(SEEDS) --results $(RESULTS) --cache $(DATA)-frames
 	$(BIN)/taghead-analysis report components stages --results $(RESULTS) --out $(RESULTS)/demo/report.html --files
 
 test: $(INSTALLED)
