@@ -76,7 +76,9 @@ def test_complexity_takes_a_study_along(results: Results, components: Plan) -> N
 def test_report_says_where_it_is(
     results: Results, components: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("analysis.report.render", lambda folder, plans: plans[0].name)  # the page has its own tests
+    # the page has its own tests
+    monkeypatch.setattr("analysis.report.compose", lambda folder, plans: plans[0].name)
+    monkeypatch.setattr("analysis.report.render", lambda page: page)
     out = tmp_path / "deep" / "report.html"
     assert str(out) in run("report", "components", "--results", str(results.root), "--out", str(out))
     assert out.read_text(encoding="utf-8") == "components"
