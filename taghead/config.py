@@ -57,7 +57,7 @@ class ModelConfig(Value):
     @classmethod
     def _known(cls, name: str) -> str:
         if name not in BACKBONES:
-            raise ValueError(f"no backbone of that name{nearest(name, BACKBONES)}")
+            raise ValueError(f"no backbone {name!r}{nearest(name, BACKBONES)}")
         return name
 
 
@@ -156,12 +156,11 @@ def _sentence(error: ValidationError) -> str:
     key = ".".join(str(part) for part in first["loc"] if not isinstance(part, int))
     if first["type"] == "extra_forbidden":
         return f"unknown key {key!r}{nearest(key, defaults())}"
-    message = first["msg"].removeprefix("Value error, ")
-    if not key:
-        return f"{message}."
-    if isinstance(first["input"], dict):
-        return f"{key}: {message}."
-    return f"{key}: {message[:1].lower()}{message[1:]}, but got {first['input']!r}.".replace("., but", ", but")
+    message = first["msg"].removeprefix("Value error, ").rstrip(".")
+    if first["type"] != "value_error":  # pydantic's own sentence, which does not say what it was given
+        given = "" if isinstance(first["input"], dict) else f", but got {first['input']!r}"
+        message = f"{message[:1].lower()}{message[1:]}{given}"
+    return f"{key}: {message}".removeprefix(": ") + ("" if message.endswith("?") else ".")
 
 
 def flatten(config: Config) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from taghead.config import Config, evolve
+from taghead.config import Config, evolve, flatten
 from taghead.errors import InputError
 from taghead.evaluate import Predictions
 from taghead.fit import learning_rate
@@ -21,6 +21,10 @@ from taghead.recipes import recipe
 from taghead.record import Record, read_record, trial_id
 from taghead.run import Machine, complete, find_device, identify, run
 
+SIZES = (
+    "data.num_frames", "data.short_side", "data.crop_size", "model.backbone", "model.pretrained", "train.epochs",
+    "train.batch_size",
+)  # fmt: skip
 TINY = evolve(
     recipe("synthetic"),
     {"data.num_frames": 8, "data.short_side": 36, "data.crop_size": 32, "model.pretrained": False,
@@ -226,6 +230,21 @@ def test_clips_that_do_not_decode_are_named_and_counted_wrong(tmp_path: Path, wi
     assert np.isnan(kept["logits"][row]).all()
     assert record.data.num_test == 12 == len(kept["ids"])
     assert record.metrics["top1"] <= 11 / 12
+
+
+def test_bfloat16_is_another_experiment_that_trains(tmp_path: Path, tiny_clips: Path, undisturbed: Path) -> None:
+    record = trial(tmp_path, tiny_clips, evolve(TINY, {"train.precision": "bfloat16"}))
+    assert record.status == "complete"
+    assert record.trial_id != read_record(undisturbed).trial_id
+    assert not np.array_equal(predictions(tmp_path)["logits"], predictions(undisturbed)["logits"])
+
+
+def test_the_released_recipe_trains(tmp_path: Path, tiny_clips: Path) -> None:
+    small = {key: value for key, value in flatten(TINY).items() if key in SIZES}
+    released = evolve(recipe("haa500", name="released"), {**small, "data.dataset": "synthetic"})
+    record = trial(tmp_path, tiny_clips, released)
+    assert record.status == "complete"
+    assert (record.selection, record.config.head.norm_first) == ("best_val", False)
 
 
 def test_best_val_evaluates_the_epoch_that_validation_likes_best(tmp_path: Path, tiny_clips: Path) -> None:
