@@ -80,7 +80,7 @@ def draw_curves(data: pd.DataFrame, *, dataset: str, synthetic: bool) -> Figure:
             colour = PALETTE[index % len(PALETTE)]
             # rows that are the same function lie on one another: thinner lines on top leave the lower ones visible
             look: dict[str, Any] = {"linestyle": DASHES[index % len(DASHES)], "marker": "." if len(line) == 1 else None}
-            look["linewidth"] = max(0.8, 3.2 - 0.6 * index)
+            look["linewidth"] = max(0.8, 2.4 - 0.4 * index)
             axis.plot(line["epoch"], line["mean"], color=colour, label=row, **look)
             sd = line["sd"].fillna(0)
             axis.fill_between(
@@ -88,5 +88,7 @@ def draw_curves(data: pd.DataFrame, *, dataset: str, synthetic: bool) -> Figure:
             )
         axis.set(xlabel="epoch", title=QUANTITIES[quantity])
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=min(len(rows), 5))
+    figure.legend(
+        *axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=min(len(rows), 5), handlelength=3.2
+    )
     return stamp(figure, synthetic=synthetic)

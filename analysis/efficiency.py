@@ -56,7 +56,8 @@ def draw_efficiency(data: pd.DataFrame) -> Figure:
         _draw_bars(axis, data[data["quantity"] == quantity])
         axis.set_xlabel(label)
     axes[1].set_yticklabels([])
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), columnspacing=1.4)
     return figure
 
 
@@ -72,8 +73,9 @@ def _draw_bars(axis: Axes, data: pd.DataFrame) -> None:
             left = left.add(parts[name])
     for index, model in enumerate(models):
         head = sum(parts.loc[model].get(name, 0.0) for name in HEAD)
-        inner = f"  (head {head:.2f})" if head else ""
-        axis.annotate(f"{left[model]:.2f}{inner}", (left[model], index), xytext=(3, 0), textcoords="offset points",
+        # a published total has no more digits than were printed
+        text = f"{left[model]:.2f}  (head {head:.2f})" if head else f"{left[model]:g}"
+        axis.annotate(text, (left[model], index), xytext=(3, 0), textcoords="offset points",
                       va="center", fontsize=6)  # fmt: skip
     axis.set_xlim(0, 1.25 * left.max())
     axis.set_yticks(range(len(models)), models)
@@ -180,18 +182,20 @@ def draw_accuracy(points: pd.DataFrame, *, synthetic: bool) -> Figure:
         points: Those of one column and one metric of `accuracy_data`.
         synthetic: Stamps the figure.
     """
-    figure, (axis,) = new_figure(COLUMN * 1.4, 2.6)
-    costs = points["multiply_adds"] / 1e9
-    # rows of one cost stand side by side, a fiftieth of the axis apart
-    beside = points.groupby("multiply_adds").cumcount() * 0.02 * (costs.max() - costs.min())
+    figure, (axis,) = new_figure(COLUMN, 3.0)
+    scale, unit = (1e9, "G") if points["multiply_adds"].max() >= 1e9 else (1e6, "M")
+    costs = points["multiply_adds"] / scale
+    # rows of one cost stand side by side, a thirtieth of the axis apart
+    beside = points.groupby("multiply_adds").cumcount() / 30 * (costs.max() - costs.min())
     for index, point in enumerate(points.itertuples()):
-        half = [[point.mean - point.low], [point.high - point.mean]] if point.n > 1 else None
+        ends = max(0, point.low), min(100, point.high)
+        half = [[point.mean - ends[0]], [ends[1] - point.mean]] if point.n > 1 else None
         look: dict[str, Any] = {"color": PALETTE[index % len(PALETTE)], "marker": MARKERS[index % len(MARKERS)]}
         place = costs.iloc[index] + beside.iloc[index]
         axis.errorbar(place, point.mean, yerr=half, label=point.row, capsize=2, ls="none", **look)
     dataset, metric = points["dataset"].iloc[0], points["metric"].iloc[0]
-    axis.set(xlabel="multiply-adds of one clip, G", ylabel=f"{dataset} {METRIC_NAMES[metric]}, %")
+    axis.set(xlabel=f"multiply-adds of one clip, {unit}", ylabel=f"{dataset} {METRIC_NAMES[metric]}, %")
     low, high = axis.get_ylim()
-    axis.set_ylim(max(0, low), min(100, high))
-    axis.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+    axis.set_ylim(max(-1, low), min(101, high))  # an end at 0 or 100 keeps its cap
+    figure.legend(*axis.get_legend_handles_labels(), loc="outside lower center", ncols=3)
     return stamp(figure, synthetic=synthetic)

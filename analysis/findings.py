@@ -1,11 +1,11 @@
 """A study in sentences made from its numbers: what was found, and what these numbers cannot say."""
 
-import math
 from collections.abc import Iterable
 from typing import Any
 
 import pandas as pd
 
+from analysis.intervals import wilson
 from analysis.tables import METRIC_NAMES, signed
 from studies.plan import Plan
 
@@ -32,21 +32,22 @@ def found(plan: Plan, data: pd.DataFrame, frame: pd.DataFrame) -> list[str]:
 
 def _best(cells: pd.DataFrame, frame: pd.DataFrame, dataset: str, metric: str) -> str:
     best = cells.loc[cells["mean"].idxmax()]
-    text = f"{dataset}: the highest {METRIC_NAMES[metric]} is {best['mean']:.1f} %"
+    rows = cells.loc[cells["mean"] == best["mean"], "row"].tolist()
+    name = METRIC_NAMES[metric]
+    if len(rows) > 1:
+        text = f"On {dataset}, {' and '.join(rows)} share the highest {name}; that of {rows[0]} is"
+    else:
+        text = f"On {dataset}, {rows[0]} has the highest {name},"
+    text += f" {best['mean']:.1f} %"
     if best["n"] > 1:
         low, high = max(0.0, best["low"]), min(100.0, best["high"])
-        text += f" ± {best['sd']:.1f} over {best['n']} seeds, 95 % interval {low:.1f} to {high:.1f} %"
+        text += f" ± {best['sd']:.1f} over {best['n']} seeds (95 % interval {low:.1f} to {high:.1f} %)"
     else:
         text += " with one seed"
     chance = _chance(frame, dataset)
     if chance:
-        times = (
-            f", {best['mean'] / chance:.1f} times"
-            if best["n"] == 1
-            else f", its lower end {max(0, best['low']) / chance:.1f} times"
-        )
-        text += f"{times} chance ({chance:.1f} %)"
-    return f"{text}, reached by {best['row']}."
+        text += f"; chance is {chance:.1f} %"
+    return f"{text}."
 
 
 def _chance(frame: pd.DataFrame, dataset: str) -> float:
@@ -59,12 +60,21 @@ def _against_base(cells: pd.DataFrame, base: str, dataset: str, metric: str) -> 
     clear = compared[(compared["difference_low"] > 0) | (compared["difference_high"] < 0)]
     unclear = compared.drop(clear.index)
     name = METRIC_NAMES[metric]
-    if len(clear):
-        parts = (f"{row.row} ({signed(row.difference)})" for row in clear.itertuples())
-        yield f"{dataset}: {name} differs from {base} by more than its 95 % interval for {', '.join(parts)}."
+    for word, part in (("higher", clear[clear["difference"] > 0]), ("lower", clear[clear["difference"] < 0])):
+        if len(part):
+            yield (
+                f"On {dataset}, {name} is {word} than that of {base}, and the 95 % interval of the difference leaves "
+                f"out 0, for {_differences(part)}."
+            )
     if len(unclear):
-        parts = (f"{row.row} ({signed(row.difference)})" for row in unclear.itertuples())
-        yield f"{dataset}: these seeds do not tell {', '.join(parts)} from {base}: the 95 % interval holds 0."
+        yield (
+            f"On {dataset}, these seeds do not tell {_differences(unclear)} from {base}: the 95 % interval of the "
+            "difference holds 0."
+        )
+
+
+def _differences(cells: pd.DataFrame) -> str:
+    return ", ".join(f"{row.row} ({signed(row.difference)} points)" for row in cells.itertuples())
 
 
 def limits(plan: Plan, data: pd.DataFrame, frame: pd.DataFrame) -> list[str]:
@@ -85,11 +95,10 @@ def limits(plan: Plan, data: pd.DataFrame, frame: pd.DataFrame) -> list[str]:
     generated = frame.loc[frame["synthetic"], "dataset"].unique()
     if len(generated):
         said.append(
-            f"{', '.join(generated)} is generated: nothing here says how a row would do on real clips, and no number "
-            "stands beside one of the paper's."
+            f"The clips of {', '.join(generated)} are generated: nothing here says how a row would do on real clips, "
+            "and no number stands beside one of the paper's."
         )
-    said += _resolution(plan, data)
-    return said
+    return [*said, *_resolution(plan, data), *_test_clips(plan, data, frame)]
 
 
 def _resolution(plan: Plan, data: pd.DataFrame) -> Iterable[str]:
@@ -100,18 +109,30 @@ def _resolution(plan: Plan, data: pd.DataFrame) -> Iterable[str]:
         halves = ((cells["difference_high"] - cells["difference_low"]) / 2).dropna()
         halves = halves[halves > 0]
         if len(halves):
-            seeds = int(cells["difference_n"].max())
+            seeds, low, high = int(cells["difference_n"].max()), f"{halves.min():.1f}", f"{halves.max():.1f}"
             yield (
-                f"{dataset}: with {seeds} seeds, differences in {METRIC_NAMES[metric]} smaller than about "
-                f"{_median(halves):.1f} points are within the spread between seeds (median half-width of the "
-                "intervals)."
+                f"On {dataset}, with {seeds} seeds, the 95 % intervals of differences in {METRIC_NAMES[metric]} to "
+                f"{plan.base_row} reach {low if low == high else f'{low} to {high}'} points to either side: smaller "
+                f"differences are within the spread between seeds, which {seeds} seeds tell only roughly."
             )
         elif (cells["n"] == 1).any():
-            yield f"{dataset}: one seed a row has no spread, so that no difference can be judged."
+            yield f"On {dataset}, one seed a row has no spread, so that no difference can be judged."
 
 
-def _median(values: pd.Series) -> float:
-    return math.nan if values.empty else float(values.median())
+def _test_clips(plan: Plan, data: pd.DataFrame, frame: pd.DataFrame) -> Iterable[str]:
+    """What the finite number of test clips leaves open: an interval over seeds, all of one test split, lacks it."""
+    for dataset in plan.datasets if plan.metrics[0] == "top1" else ():
+        cells = data[(data["dataset"] == dataset) & (data["metric"] == "top1") & (data["n"] > 0)]
+        clips = frame.loc[(frame["dataset"] == dataset) & (frame["status"] == "complete"), "clips"].dropna()
+        if cells.empty or clips.empty or not (n := int(clips.max())):
+            continue
+        best = cells["mean"].max()
+        low, high = wilson(round(best * n / 100), n)
+        yield (
+            f"On {dataset}, one test clip of {n} is {100 / n:.1f} points. The intervals are over seeds on the same "
+            f"clips; other clips of the same kind could move the {best:.1f} % of a single run to between "
+            f"{100 * low:.0f} and {100 * high:.0f} % (Wilson's 95 % interval)."
+        )
 
 
 def progress(frame: pd.DataFrame) -> dict[str, Any]:

@@ -81,10 +81,10 @@ def frame_weights_table(grid: tuple[int, int] = (4, 49)) -> Table:
         for setting in TABLE_SETTINGS:
             weights = data.set_index(["graph", "alpha", "k_prop"]).loc[(name, *setting), "weight"]
             facts = summary.loc[(name, *setting)]
-            label = f"{name}, alpha {setting[0]}, K {setting[1]}"
-            rows.append((label, _weights_text(weights), f"{facts.deviation:.2f}", f"{facts.contrast:.1f}"))
-    header = ("graph", "T·w, frame by frame", "largest deviation, %", "contrast left, %")
-    title = f"Effective frame weights and retained contrast at T = {grid[0]}, P = {grid[1]} (closed form)"
+            texts = (_weights_text(weights), f"{facts.deviation:.2f}", f"{facts.contrast:.1f}")
+            rows.append((name, *map(str, setting), *texts))
+    header = ("graph", "alpha", "K", "T·w, frame by frame", "largest deviation, %", "contrast left, %")
+    title = f"Frame weights and contrast left at T = {grid[0]} time steps, P = {grid[1]} sites (closed form)"
     return Table("frame_weights", title, header, tuple(rows), data, tuple(statements(grid)))
 
 
@@ -106,15 +106,15 @@ def statements(grid: tuple[int, int] = (4, 49)) -> list[str]:
     both, alone = "IF-FC + TAT, union", "IF-FC"
     at = f"at alpha {REFERENCE[0]}, K {REFERENCE[1]}"
     said = [
-        "T·w are the weights with which the mean readout (Eq. 3) sees the frames; 1 is plain averaging. All that the "
-        "graph does to a prediction is in them."
+        "T·w are the weights with which the mean readout (Eq. 3) sees the frames; 1 is plain averaging. Under that "
+        "readout all that the graph does to a prediction is in them."
     ]
     if (data.loc[data["graph"] == alone, "deviation"] == 0).all():
         said.append(
             "Intra-frame edges alone give exactly 1 at every alpha and K: B + TE and B + TE + IF-FC are one function."
         )
     said.append(
-        f"The full graph changes no frame's weight by more than {reference.loc[both, 'deviation']:.2f} % {at}; "
+        f"The full graph (union) changes no frame's weight by more than {reference.loc[both, 'deviation']:.2f} % {at}; "
         f"time-aligned edges alone change it by up to {reference.loc['TAT', 'deviation']:.1f} %."
     )
     said.append(
@@ -122,6 +122,10 @@ def statements(grid: tuple[int, int] = (4, 49)) -> list[str]:
         f"the full graph {reference.loc[both, 'contrast']:.1f} % and time-aligned edges alone "
         f"{reference.loc['TAT', 'contrast']:.0f} % ({at}): intra-frame edges smooth, they do not sharpen. A mean "
         "readout sees none of it."
+    )
+    said.append(
+        "union: the edges of both kinds in one graph; block: a graph for each kind, propagated apart, then averaged "
+        "(the two ways to read the paper's blockdiag)."
     )
     return said
 
@@ -142,7 +146,7 @@ def draw_frame_weights(data: pd.DataFrame) -> Figure:
         left.plot(weights["frame"], weights["weight"], label=name, **_look(name))
         curve = curves[(curves["graph"] == name) & (curves["k_prop"] == k_prop)]
         right.plot(curve["alpha"], curve["deviation"], label=name, clip_on=False, **_look(name))
-    left.set(xlabel="time step", ylabel=r"T$\cdot$w  (1 = plain averaging)", title=rf"$\alpha$ = {alpha}, K = {k_prop}")
+    left.set(xlabel="time step", ylabel=r"T$\cdot$w (1: plain averaging)", title=rf"$\alpha$ = {alpha}, K = {k_prop}")
     left.xaxis.set_major_locator(MaxNLocator(integer=True))
     right.set(xlabel=r"$\alpha$", ylabel="largest deviation, %", title=f"K = {k_prop}")
     right.set_yscale("symlog", linthresh=0.01)  # has a place for the exact zeros of intra-frame edges
@@ -160,7 +164,7 @@ def draw_contrast(data: pd.DataFrame) -> Figure:
         data: As from `frame_weights_data`, with the reference setting among its own.
     """
     alpha, k_prop = REFERENCE
-    figure, (left, right) = new_figure(PAGE, 2.4, columns=2)
+    figure, (left, right) = new_figure(PAGE, 2.6, columns=2)
     curves = extremes(data)
     for name in GRAPHS:
         mine = curves[curves["graph"] == name]

@@ -18,7 +18,7 @@ from taghead.recipes import recipe
 
 GRAPH_FIELDS = ("head.edges", "head.edge_combination", "head.alpha", "head.k_prop", "head.edge_dropout")
 MAX_LISTED = 8  # rows in one sentence
-PROVENANCE = {"commit": "commits", "recipe": "recipe versions", "device": "devices", "threads": "numbers of threads",
+PROVENANCE = {"recipe": "recipe versions", "device": "devices", "threads": "numbers of threads",
               "torch": "versions of torch"}  # fmt: skip
 
 
@@ -56,7 +56,8 @@ def notes(results: Path, plan: Plan, frame: pd.DataFrame) -> list[str]:
         plan: The study.
         frame: As from `analysis.cells.read`.
     """
-    said = [*_about_numbers(plan, frame), *_about_clips(frame), *_about_settings(plan, frame)]
+    said = [*_about_numbers(plan, frame), *_about_clips(frame), *_about_metrics(plan, frame)]
+    said += _about_settings(plan, frame)
     said += [sentence(comparison) for comparison in compare_rows(results, plan)]
     return [*said, *_about_provenance(frame), *_about_failures(frame)]
 
@@ -69,11 +70,14 @@ def _about_numbers(plan: Plan, frame: pd.DataFrame) -> Iterable[str]:
             "t-interval; the intervals are not adjusted for the number of rows."
         )
     if plan.table is not None:
-        text = f"published: Table {plan.table} of arXiv 2604.11498, which prints one number a cell and no spread"
-        generated = frame.loc[frame["synthetic"], "dataset"].unique()
-        if len(generated):
-            text += f"; - for {', '.join(generated)}: the paper ran nothing on generated clips"
-        yield f"{text}."
+        generated = list(frame.loc[frame["synthetic"], "dataset"].unique())
+        if generated != list(plan.datasets):
+            yield (
+                f"Published values: Table {plan.table} of arXiv 2604.11498, which prints one number a cell and no "
+                "spread."
+            )
+        if generated:
+            yield f"{', '.join(generated)}: no published values, since the paper ran nothing on generated clips."
 
 
 def _about_clips(frame: pd.DataFrame) -> Iterable[str]:
@@ -87,6 +91,15 @@ def _about_clips(frame: pd.DataFrame) -> Iterable[str]:
             if unreadable := group.loc[group["clips"] == clips, "unreadable"].max():
                 text += f"; {unreadable} clips do not decode; those of the test split count as wrong"
             yield f"{text}."
+
+
+def _about_metrics(plan: Plan, frame: pd.DataFrame) -> Iterable[str]:
+    """Two columns of the same numbers look like a mistake where they are none."""
+    done = frame[frame["status"] == "complete"]
+    for dataset, group in done.groupby("dataset", sort=False) if {"top1", "mca"} <= set(plan.metrics) else ():
+        scores = group.pivot_table(index="trial_id", columns="metric", values="value")
+        if np.allclose(scores["top1"], scores["mca"], rtol=0, atol=1e-9):
+            yield f"{dataset}: Top-1 and MCA are equal in every trial, as where each class has as many test clips."
 
 
 def _about_settings(plan: Plan, frame: pd.DataFrame) -> Iterable[str]:
@@ -109,12 +122,16 @@ def _about_settings(plan: Plan, frame: pd.DataFrame) -> Iterable[str]:
 def _about_provenance(frame: pd.DataFrame) -> Iterable[str]:
     done = frame[frame["status"] == "complete"].drop_duplicates("trial_id")
     for column, words in PROVENANCE.items():
-        counts = done[column].fillna("unknown" if column == "commit" else 0).value_counts(sort=False)
+        counts = done[column].fillna(0).value_counts(sort=False)
         if len(counts) > 1:
             parts = (f"{value} ({count})" for value, count in sorted(counts.items(), key=lambda item: str(item[0])))
             yield f"These numbers mix {words} (trials): {', '.join(parts)}."
-    if done["commit"].astype(str).str.endswith("+").any():
-        yield "A commit with + had uncommitted changes."
+    # commits go on while trials run; the recipe's version says whether numbers may be compared
+    commits = done["commit"].fillna("unknown").astype(str)
+    changed = int(commits.str.endswith("+").sum())
+    if commits.nunique() > 1 or changed:
+        text = f"Trained at {commits.nunique()} commit{'s' if commits.nunique() > 1 else ''} of the code"
+        yield text + (f", {changed} of {len(done)} trials with uncommitted changes." if changed else ".")
 
 
 def _about_failures(frame: pd.DataFrame) -> Iterable[str]:

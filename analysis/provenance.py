@@ -31,8 +31,11 @@ def provenance_table(frame: pd.DataFrame, *, name: str) -> Table:
     )
     header = ("data set", "commit", "recipe", "device", "threads", "torch", "test clips", "unreadable", "missing",
               "trials", "minutes")  # fmt: skip
+    notes = ["minutes: of training and testing, summed over the trials."]
+    if data["commit"].astype(str).str.endswith("+").any():
+        notes.append("A commit with + had uncommitted changes.")
     synthetic = bool(frame["synthetic"].any())
-    return Table(name, "Where the numbers come from", header, rows, data, synthetic=synthetic)
+    return Table(name, "Where the numbers come from", header, rows, data, tuple(notes), synthetic=synthetic)
 
 
 def failures_table(frame: pd.DataFrame, *, name: str) -> Table | None:

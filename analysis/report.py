@@ -102,8 +102,10 @@ def compose(results: Path, plans: list[Plan]) -> dict[str, Any]:
         plans: The studies, in the order in which they are told.
     """
     frame = pd.concat([cells.join(results, plan).assign(study=plan.name) for plan in plans], ignore_index=True)
+    sections = [section(results, plan) for plan in plans]
     return {
-        "sections": [section(results, plan) for plan in plans],
+        "sections": sections,
+        "shared_limits": [limit for limit in sections[0].limits if all(limit in one.limits for one in sections[1:])],
         "synthetic": SYNTHETIC if frame["synthetic"].any() else None,
         "graph": _graph_section(plans[0]),
         "cost": _cost_section(results, plans[0]),
@@ -196,7 +198,8 @@ def _tsne_pictures(results: Path, plan: Plan, table: Table) -> Iterable[Picture]
             tsne.draw_tsne(data, scores, synthetic=table.synthetic),
             f"{plan.name}_{dataset}_tsne",
             alt=f"t-SNE of the pooled vectors on {dataset}, a panel a row. {told}.",
-            caption=f"t-SNE of the pooled vectors (Figure 3). {tsne.note(data, scores, dataset=dataset, seed=seed)}",
+            caption="t-SNE of the pooled vectors, as in the paper's Figure 3. "
+            f"{tsne.note(data, scores, dataset=dataset, seed=seed)}",
         )
 
 
@@ -223,7 +226,8 @@ def _curve_pictures(results: Path, plan: Plan, table: Table) -> Iterable[Picture
             curves.draw_curves(data, dataset=dataset, synthetic=table.synthetic),
             f"{plan.name}_{dataset}_curves",
             alt=f"Learning curves on {dataset}. Training loss at the last epoch: {told}.",
-            caption=f"Learning curves on {dataset}: mean over seeds, band of one standard deviation.",
+            caption=f"Learning curves on {dataset}: mean over seeds, band of one standard deviation to either side. "
+            "Later rows are drawn thinner, so that rows that coincide stay visible.",
         )
 
 
@@ -232,12 +236,13 @@ def _accuracy_pictures(results: Path, plan: Plan) -> Iterable[Picture]:
         return
     for name, points, figure in efficiency.accuracy_figures(results, plan):
         what = f"{METRIC_NAMES[plan.metrics[0]]} on {points['dataset'].iloc[0]}"
-        told = "; ".join(f"{p.row}: {p.mean:.1f} % at {p.multiply_adds / 1e9:.4g} G" for p in points.itertuples())
+        told = "; ".join(f"{p.row}: {p.mean:.1f} % at {p.multiply_adds / 1e6:,.1f} M" for p in points.itertuples())
         yield picture(
             figure,
             name,
             alt=f"{what} over multiply-adds. {told}.",
-            caption=f"{what} against the cost of one clip; bars: 95 % interval over seeds.",
+            caption=f"{what} against the cost of one clip; bars: 95 % interval over seeds, cut at 0 and 100 %. Rows "
+            "of equal cost are drawn side by side.",
         )
 
 
@@ -253,7 +258,8 @@ def _graph_section(plan: Plan) -> dict[str, Any]:
     if cell is not None:
         data = cell.config.data
         time, height, width = grid_of(cell.config.model.backbone, data.num_frames, data.crop_size)
-        grid, where = (time, height * width), f"{cell.config.model.backbone} as studied here"
+        grid = (time, height * width)
+        where = f"{cell.config.model.backbone} at {data.num_frames} frames of {data.crop_size} x {data.crop_size}"
     data = frame_weights.frame_weights_data(grid)
     said = frame_weights.statements(grid)
     return {
@@ -261,9 +267,11 @@ def _graph_section(plan: Plan) -> dict[str, Any]:
         "table": frame_weights.frame_weights_table(grid),
         "pictures": [
             picture(frame_weights.draw_frame_weights(data), "frame_weights", alt=" ".join(said[:3]),
-                    caption="Frame weights of the mean readout, and how far they are from plain averaging."),
-            picture(frame_weights.draw_contrast(data), "contrast", alt=said[-1],
-                    caption="Differences within a frame that are left after propagation."),
+                    caption="Weights of the time steps under the mean readout (left), and their largest deviation from "
+                            "plain averaging (right)."),
+            picture(frame_weights.draw_contrast(data), "contrast", alt=said[-2],
+                    caption="Differences between the sites of a frame that are left after propagation. A mean readout "
+                            "does not see them."),
         ],
     }  # fmt: skip
 
@@ -274,13 +282,16 @@ def _cost_section(results: Path, plan: Plan) -> dict[str, Any]:
     frame = cells.join(results, plan)
     if cell is not None and (classes := efficiency.num_classes(frame, cell)):
         counts = complexity.count(cell.config, num_classes=classes)
-        title = f"Row {cell.row} of study {plan.name} on {cell.dataset}: one clip, {classes} classes"
+        title = f"What row {cell.row} of {plan.name} costs on {cell.dataset}: one clip, {classes} classes"
         tables.append(complexity.component_table(counts, name="complexity", title=title, synthetic=cell.synthetic))
     tables.append(complexity.table5())
     data = efficiency.efficiency_data()
     totals = data.groupby(["model", "quantity"], sort=False)["value"].sum().unstack()
     told = "; ".join(f"{model}: {row.params_m:.2f} M, {row.gmac:.2f} G" for model, row in totals.iterrows())
-    caption = "Parameters and multiply-adds of one clip by component; PGVT and PEVL as published, hatched."
+    caption = (
+        "Parameters and multiply-adds of one clip by component, classifier included. Hatched: PGVT and PEVL as the "
+        "paper prints them, by its own way to count."
+    )
     return {
         "tables": tables,
         "pictures": [

@@ -101,14 +101,17 @@ def study_table(results: Path, plan: Plan) -> Table:
     data = summary(frame, plan)
     numbers = {(row.row, row.dataset, row.metric): row for row in data.itertuples()}
     columns = [(dataset, metric) for dataset in plan.datasets for metric in plan.metrics]
+    # a column of the table has published values beside it only where the paper has any
+    known = data[data["published"].notna()]
+    printed = set(zip(known["dataset"], known["metric"], strict=True))
     rows = []
     for row in plan.rows:
-        texts = [text for column in columns for text in _texts(numbers[(row, *column)], plan)]
+        texts = [text for column in columns for text in _texts(numbers[(row, *column)], plan, column in printed)]
         rows.append((row, *texts))
     return Table(
         name=plan.name,
         title=f"{plan.title}. Mean ± standard deviation in percent (number of seeds)",
-        header=("", *(head for column in columns for head in _heads(*column, plan))),
+        header=("", *(head for column in columns for head in _heads(*column, plan, column in printed))),
         rows=tuple(rows),
         data=data,
         notes=tuple(notes(results, plan, frame)),
@@ -116,19 +119,19 @@ def study_table(results: Path, plan: Plan) -> Table:
     )
 
 
-def _heads(dataset: str, metric: str, plan: Plan) -> Iterable[str]:
+def _heads(dataset: str, metric: str, plan: Plan, printed: bool) -> Iterable[str]:
     yield f"{dataset} {METRIC_NAMES[metric]}"
     if plan.base_row is not None:
         yield f"Δ to {plan.base_row}"
-    if plan.table is not None:
+    if printed:
         yield "published (Δ)"
 
 
-def _texts(numbers: Any, plan: Plan) -> Iterable[str]:
+def _texts(numbers: Any, plan: Plan, printed: bool) -> Iterable[str]:
     yield _measured(numbers)
     if plan.base_row is not None:
         yield "base" if numbers.row == plan.base_row else _difference(numbers)
-    if plan.table is not None:
+    if printed:
         yield _published(numbers)
 
 

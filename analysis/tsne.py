@@ -201,7 +201,7 @@ def draw_tsne(data: pd.DataFrame, scores: pd.DataFrame, *, synthetic: bool) -> F
             mine = points[points["label"] == label]
             colour, marker = looks[label]
             axis.scatter(
-                mine["x"], mine["y"], s=10 if few else 6, color=colour, marker=marker, linewidths=0, alpha=0.85,
+                mine["x"], mine["y"], s=14 if few else 6, color=colour, marker=marker, linewidths=0, alpha=0.85,
                 label=mine["name"].iloc[0] if len(mine) else None,
             )  # fmt: skip
         axis.set(title=score.panel, xticks=[], yticks=[])

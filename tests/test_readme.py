@@ -50,7 +50,7 @@ def test_the_tree_lists_only_what_is_there_with_a_word_on_each() -> None:
 
 
 def commands() -> list[str]:
-    lines = re.findall(r"^(taghead\S* .*)$", README, flags=re.MULTILINE) + re.findall(
+    lines = re.findall(r"^(taghead(?:-\w+)? [a-z].*)$", README, flags=re.MULTILINE) + re.findall(
         r"`(taghead[\w-]* [a-z][^`]*)`", README
     )
     return sorted({line.split("  #")[0].strip() for line in lines})

@@ -24,8 +24,21 @@ def test_the_best_row_is_told_with_its_interval_and_chance(results: Results) -> 
     scores(results, plan, "B", 50, 52, 54)
     scores(results, plan, "Full", 79, 80, 81)
     found, _ = told(results, plan)
-    assert "the highest Top-1 is 80.0 % ± 1.0 over 3 seeds, 95 % interval 77.5 to 82.5 %" in found
-    assert "its lower end 3.1 times chance (25.0 %), reached by Full." in found
+    assert "Full has the highest Top-1, 80.0 % ± 1.0 over 3 seeds (95 % interval 77.5 to 82.5 %)" in found
+    assert "; chance is 25.0 %." in found
+
+
+def test_rows_that_share_the_highest_score_are_all_named(results: Results) -> None:
+    plan = results.plan(COMPONENTS)
+    scores(results, plan, "B + TE", 79, 80, 81)
+    scores(results, plan, "Full", 79, 80, 81)
+    assert "B + TE and Full share the highest Top-1" in told(results, plan)[0]
+
+
+def test_the_number_of_test_clips_limits_what_is_said(results: Results, components: Plan) -> None:
+    limits = told(results, components)[1]
+    assert "one test clip of 24 is 4.2 points" in limits
+    assert "Wilson" in limits
 
 
 def test_a_clear_difference_and_an_unclear_one_are_told_apart(results: Results) -> None:
@@ -34,8 +47,9 @@ def test_a_clear_difference_and_an_unclear_one_are_told_apart(results: Results) 
     scores(results, plan, "B + TE", 70, 72, 75)
     scores(results, plan, "Full", 40, 60, 56)
     found, _ = told(results, plan)
-    assert "differs from B by more than its 95 % interval for B + TE (+20.3)." in found
-    assert "do not tell Full (0.0) from B" in found
+    assert "Top-1 is higher than that of B, and the 95 % interval of the difference leaves out 0" in found
+    assert "for B + TE (+20.3 points)." in found
+    assert "do not tell Full (0.0 points) from B" in found
 
 
 def test_nothing_is_found_where_nothing_is_complete(results: Results) -> None:
@@ -49,7 +63,7 @@ def test_one_seed_judges_no_difference(results: Results) -> None:
     scores(results, plan, "B", 50)
     scores(results, plan, "Full", 60)
     found, limits = told(results, plan)
-    assert "differs" not in found
+    assert "than that of B" not in found
     assert "one seed a row has no spread" in limits
 
 

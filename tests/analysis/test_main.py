@@ -69,7 +69,7 @@ def test_frame_weights_are_written(tmp_path: Path) -> None:
 
 def test_complexity_takes_a_study_along(results: Results, components: Plan) -> None:
     text = run("complexity", "components", "--results", str(results.root))
-    assert "two different heads in one table" in text
+    assert "in two different heads" in text
     assert "What each component adds: what a row costs" in text
 
 

@@ -69,13 +69,20 @@ def test_equal_experiments_under_one_id_are_told_as_one(results: Results) -> Non
     assert line.endswith("are one experiment on synthetic, trained once: they differ in nothing that is read.")
 
 
-def test_mixed_commits_are_told_with_their_trials(results: Results, components: Plan) -> None:
-    assert "mix commits" not in said(results, components)
+def test_several_commits_are_counted_not_listed(results: Results, components: Plan) -> None:
+    assert "commit" not in said(results, components)
     plan = results.plan(COMPONENTS, seeds=[0, 1, 2, 3])
     results.finish(plan, "B", seed=3, commit="ba9876543210+")
     text = said(results, plan)
-    assert "These numbers mix commits (trials): 0123456789ab (15), ba9876543210+ (1)." in text
-    assert "uncommitted" in text
+    assert "Trained at 2 commits of the code, 1 of 16 trials with uncommitted changes." in text
+
+
+def test_metrics_that_never_differ_are_no_mistake(results: Results) -> None:
+    plan = results.plan(COMPONENTS, seeds=[0])
+    results.finish(plan, "B", seed=0, metrics={"top1": 0.5, "mca": 0.5})
+    assert "Top-1 and MCA are equal in every trial" in said(results, plan)
+    results.finish(plan, "Full", seed=0, metrics={"top1": 0.5, "mca": 0.4})
+    assert "are equal" not in said(results, plan)
 
 
 def test_test_clips_classes_and_chance_are_stated(results: Results) -> None:
