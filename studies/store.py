@@ -56,8 +56,17 @@ class Claim:
         return claims.heartbeat(self.folder, self.attempt)
 
     def is_done(self) -> bool:
-        """Whether the trial has its record already: the attempt before died just before it could finish."""
-        return (self.folder / "record.json").exists()
+        """Whether the trial has its own record already: the attempt before died just before it could finish."""
+        try:
+            return read_record(self.folder).trial_id == self.trial_id
+        except InputError:
+            return False
+
+    def clear(self) -> None:
+        """Removes all but the claim: results of another experiment, whose files must not be mixed with this one's."""
+        paths = [path for path in self.folder.iterdir() if not path.match("claim.*.json")]
+        for path in sorted(paths, key=lambda path: path.name == "record.json"):  # last: it tells that there is a rest
+            path.unlink()
 
     def finish(self) -> None:
         """Moves the trial to the finished ones, in place of an older one under the same id.
@@ -134,10 +143,18 @@ class Store:
         """The record of a finished trial, or None.
 
         Raises:
-            InputError: The record is damaged, or a newer version wrote it.
+            InputError: The record is damaged, another trial's, or a newer version wrote it.
         """
         folder = self.trials / trial_id
-        return read_record(folder) if folder.exists() else None
+        if not folder.exists():
+            return None
+        record = read_record(folder)
+        if record.trial_id != trial_id:
+            raise InputError(
+                f"{folder}: holds the record of another trial, {record.trial_id}; "
+                "forget it with `taghead-studies retry NAME`, or remove the folder."
+            )
+        return record
 
     def need(self, trial_id: str, keep: Iterable[Keep]) -> Need:
         """What is left to do so that a trial is there with all that is asked for.

@@ -89,8 +89,9 @@ class RunFunction(Protocol):
         keep: Iterable[Keep],
         on_epoch: Callable[[Row], None],
         attempt: int,
+        expect: str | None = None,
     ) -> Record:
-        """Runs one trial."""
+        """Runs one trial; refuses, before it trains, where that would be another than the expected id names."""
 
 
 class CompleteFunction(Protocol):
@@ -146,6 +147,8 @@ class Work:
             (claim.folder / "checkpoint.pt").unlink(missing_ok=True)
             claim.finish()
             return self(trial, on_epoch)  # which sees whether it holds all that is asked for
+        if (claim.folder / "record.json").exists():
+            claim.clear()
         need = store.need(trial.trial_id, trial.keep)
         machine = self.machines[trial.config.data.dataset]
         if need in ("train", "again"):
@@ -161,8 +164,9 @@ class Work:
         keep = sorted(trial.keep | claim.store.kept(trial.trial_id))
         run = partial(self.run, trial.config, seed=trial.seed, machine=machine, folder=claim.folder, keep=keep)
         try:
-            record = run(on_epoch=on_epoch, attempt=claim.attempt)
-            if record.trial_id != trial.trial_id:
+            record = run(on_epoch=on_epoch, attempt=claim.attempt, expect=trial.trial_id)
+            if record.trial_id != trial.trial_id:  # changed between the check and the reading
+                claim.clear()
                 raise InputError("the clips or the weights have changed since the study was planned; launch it again.")
         except (InputError, MemoryError, OSError):
             raise

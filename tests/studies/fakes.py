@@ -34,7 +34,7 @@ class Machine:
     seconds: float = 0.0  # an epoch
 
 
-def run(config, *, seed, machine, folder, keep, on_epoch, attempt):
+def run(config, *, seed, machine, folder, keep, on_epoch, attempt, expect=None):
     at = folder / "checkpoint.pt"
     begun = int(at.read_text()) if at.exists() else 0
     for epoch in range(begun + 1, config.train.epochs + 1):

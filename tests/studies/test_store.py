@@ -123,6 +123,13 @@ def test_a_damaged_record_is_told_by_its_path_and_not_taken_for_a_missing_one(st
         store.need(ID, ())
 
 
+def test_a_record_under_another_trials_name_is_refused_by_its_folder(store):
+    train(store).finish()
+    (store.trials / ID).rename(store.trials / "another")
+    with pytest.raises(InputError, match=rf"another: holds the record of another trial, {ID}; forget it with `taghead"):
+        store.read("another")
+
+
 def test_a_folder_that_cannot_be_written_to_is_refused_in_one_line(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match=r"file: results cannot be written there \(Not a directory\)"):

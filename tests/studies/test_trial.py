@@ -1,5 +1,7 @@
+from dataclasses import replace
+
 import pytest
-from fakes import DIVERGES, EPOCHS, FULL, OUT_OF_MEMORY, RAISES, REFUSED, plan, trial, work
+from fakes import DIVERGES, EPOCHS, FULL, OUT_OF_MEMORY, RAISES, REFUSED, plan, run, trial, work
 
 from studies.feed import trials_of
 from studies.store import Store
@@ -105,10 +107,30 @@ def test_what_a_trial_lacks_is_trained_again_where_they_were_not_and_loses_nothi
 
 def test_clips_that_changed_since_the_plan_are_refused(root):
     planned = trials_of([plan()])[0]
-    other = evolve(planned.config, {"train.lr": 0.5})
-    from dataclasses import replace
+    changed = replace(planned, config=evolve(planned.config, {"train.lr": 0.5}))
+    for _ in range(2):  # the second launch must not take for done what the first refused
+        outcome = work(root)(changed, ignore)
+        assert outcome.ending == "refused"
+        assert "launch it again" in outcome.message
+        assert Store(root).read(planned.trial_id) is None
 
-    outcome = work(root)(replace(planned, config=other), ignore)
-    assert outcome.ending == "refused"
-    assert "launch it again" in outcome.message
-    assert Store(root).read(planned.trial_id) is None
+
+def test_what_another_experiment_left_under_a_trials_name_is_removed_and_the_trial_trained(root, epochs):
+    work(root)(trial(1, keep=["embeddings"]), ignore)
+    store, name = Store(root), trial(0).trial_id
+    (store.trials / trial(1).trial_id).rename(store.running / name)
+    assert work(root)(trial(0), ignore).metrics["top1"] == 0.5
+    assert store.read(name).seed == 0
+    assert store.kept(name) == frozenset()
+    assert len(epochs()) == 2 * EPOCHS
+
+
+def test_the_run_function_is_told_which_trial_is_expected(root):
+    told = []
+
+    def remember(*args, expect, **options):
+        told.append(expect)
+        return run(*args, **options)
+
+    replace(work(root), run=remember)(trial(), ignore)
+    assert told == [trial().trial_id]
