@@ -123,10 +123,7 @@ def run(
     """Run studies, or go on with them: only what is not in the results folder yet is run."""
     wanted = _wanted(studies, _changes(dataset, recipe, overrides, seeds, keep, name))
     machines = _machines(wanted, data_root=data_root, weights=weights, missing=missing)
-    if device == "auto" and gpus_per_trial:
-        device = "cuda"  # perhaps of another machine; Ray tells whether there is one
-    elif device == "auto" or address is None:
-        device = _find_device(device)
+    device = _find_device(device, gpus=gpus_per_trial, in_process=in_process, address=address)
     place = {"device": device, "threads": threads_per_trial, "cache": cache.resolve() if cache else None}
     machines = {name: replace(machine, **place) for name, machine in machines.items()}  # type: ignore[arg-type]
     plans = _plans(wanted, machines)
@@ -205,7 +202,16 @@ def _plans(wanted: Sequence[Study], machines: dict[str, "Machine"]) -> list[Plan
     return plan_all(wanted, identify=lambda config: identify(config, machine=machines[config.data.dataset]))
 
 
-def _find_device(name: str) -> str:
+def _find_device(name: str, *, gpus: float | None, in_process: bool, address: str | None) -> str:
+    """The device of the trials; unchecked where only Ray can tell whether there is one, on whichever machine."""
+    if ":" in name:
+        raise InputError(f"--device {name}: a study's trials are given their card by Ray; use {name.split(':')[0]}.")
+    if name == "auto" and gpus:
+        name, remote = "cuda", True
+    else:
+        remote = name != "auto" and address is not None
+    if remote and not in_process:
+        return name
     from taghead.run import find_device
 
     return find_device(name)

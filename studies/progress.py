@@ -39,6 +39,7 @@ class Progress:
         self._total = len(self._left) + there
         self._running: dict[str, tuple[Trial, Row]] = {}
         self._endings: Counter[str] = Counter()
+        self._refusals: set[str] = set()  # those that were told
         self._epochs = 0
         self._began = time.monotonic()
         self._said = 0.0
@@ -76,6 +77,9 @@ class Progress:
             self._endings[outcome.ending] += 1
         if outcome.ending == "complete":
             said = ", ".join(f"{name} {outcome.metrics[name]:.1%}" for name in METRICS if name in outcome.metrics)
+        if outcome.ending == "refused":
+            said = "for the same reason" if said in self._refusals else said
+            self._refusals.add(outcome.message)
         line = Text(f"{outcome.ending:9} ", style=_STYLES.get(outcome.ending, "red"))
         self._say(line.append(f"{trial.label}  ", style="default").append(said, style="default"))
 

@@ -21,6 +21,7 @@ from taghead.record import DataFacts, Keep, MachineFacts, Record, code_commit, w
 Row = Mapping[str, Any]  # what an epoch reports: epoch, epochs, loss, ...
 Ending = Literal["complete", "pruned", "diverged", "failed", "refused", "interrupted", "lost", "taken", "full"]
 FINAL: frozenset[Ending] = frozenset(("complete", "pruned", "diverged", "failed"))
+_NO_DEVICE = ("can't allocate memory", "not compiled with CUDA", "CUDA error", "No CUDA GPUs")
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
@@ -137,6 +138,8 @@ class Work:
         except LostClaimError:
             return Outcome("taken")
         except Exception as error:
+            if isinstance(error, InputError) and claim and not (claim.folder / "checkpoint.pt").exists():
+                claim.drop()  # nothing was begun
             return _not_final(error)
         finally:
             if claim is not None:
@@ -216,9 +219,9 @@ def _not_final(error: Exception) -> Outcome:
 
 
 def _is_the_machines(error: Exception) -> bool:
-    """Out of memory, or a device that is gone: told by name, since this file loads no torch."""
+    """Out of memory, or a device that is gone or never was: told by name, since this file loads no torch."""
     kinds = {kind.__name__ for kind in type(error).__mro__}
-    return bool(kinds & {"OutOfMemoryError", "AcceleratorError"}) or "can't allocate memory" in str(error)
+    return bool(kinds & {"OutOfMemoryError", "AcceleratorError"}) or any(text in str(error) for text in _NO_DEVICE)
 
 
 def _line(error: Exception) -> str:

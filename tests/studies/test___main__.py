@@ -11,6 +11,7 @@ import pytest
 
 from studies import __main__ as command
 from studies.store import Store
+from taghead.errors import InputError
 
 OWN = """
 from fakes import EPOCHS, RAISES, DIVERGES, REFUSED, study
@@ -27,7 +28,7 @@ def run(tmp_path, monkeypatch, capsys):
     module = types.ModuleType("taghead.run")
     module.Machine = Place
     module.identify = lambda config, machine: fakes.identify(config)
-    module.find_device = lambda name: "cpu"
+    module.find_device = find_device
     module.run, module.complete = fakes.run, fakes.complete
     monkeypatch.setitem(sys.modules, "taghead.run", module)
     monkeypatch.chdir(tmp_path)
@@ -42,6 +43,12 @@ def run(tmp_path, monkeypatch, capsys):
         return stop.value.code or 0, said.out, said.err
 
     return call
+
+
+def find_device(name):
+    if name == "cuda":
+        raise InputError("--device cuda: not to be had here; use cpu, or auto.")
+    return "cpu"
 
 
 @dataclass(frozen=True)
@@ -109,6 +116,8 @@ def test_input_that_a_trial_refuses_is_told_once_with_status_2(run):
         (["run", "own.py:STUDY", "--missing", "ignore"], "--missing is error or skip, but got 'ignore'."),
         (["run", "own.py:STUDY", "own.py:KEPT", "--name", "x"], "--name renames one study"),
         (["run", "own.py:STUDY", "--results", "own.py"], "own.py: results cannot be written there"),
+        (["run", "own.py:STUDY", "--gpus-per-trial", "1", "--in-process"], "--device cuda: not to be had here"),
+        (["run", "own.py:STUDY", "--device", "cuda:1"], "are given their card by Ray; use cuda."),
         (["status", "mine"], "no plan of study 'mine'; none was launched there yet."),
         (["status"], "results: no study was launched there."),
         (["retry", "mine"], "no plan of study 'mine'"),

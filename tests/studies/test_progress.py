@@ -72,6 +72,15 @@ def test_a_trial_that_was_lost_is_not_done_and_runs_again(clock):
     assert "0 of 2 trials done, 1 running" in log.getvalue()
 
 
+def test_one_refusal_of_many_trials_is_told_once(clock):
+    progress, log = watch()
+    for one in (FIRST, SECOND):
+        progress.ended(one, Outcome("refused", "no such weights"))
+    first, second = log.getvalue().splitlines()
+    assert first.endswith("seed 0  no such weights")
+    assert second.endswith("seed 1  for the same reason")
+
+
 def test_a_terminal_shows_what_runs_and_leaves_only_what_ended(clock):
     progress, screen = watch(terminal=True)
     with progress:

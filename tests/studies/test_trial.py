@@ -6,6 +6,7 @@ from fakes import DIVERGES, EPOCHS, FULL, OUT_OF_MEMORY, RAISES, REFUSED, plan, 
 from studies.feed import trials_of
 from studies.store import Store
 from taghead.config import evolve
+from taghead.errors import InputError
 
 
 def ignore(row):
@@ -72,6 +73,33 @@ def test_a_device_that_is_out_of_memory_or_gone_is_not_the_trials_fault(root, ki
         raise type(kind, (RuntimeError,), {})("no luck")
 
     assert work(root)(trial(), stop).ending == "interrupted"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        AssertionError("Torch not compiled with CUDA enabled"),
+        RuntimeError("CUDA error: no kernel image is available for execution on the device"),
+        RuntimeError("No CUDA GPUs are available"),
+    ],
+)
+def test_a_device_that_is_not_there_is_not_the_trials_fault(root, error):
+    def stop(row):
+        raise error
+
+    assert work(root)(trial(), stop).ending == "interrupted"
+    assert Store(root).read(trial().trial_id) is None
+
+
+def test_a_refusal_before_the_first_checkpoint_leaves_nothing_and_a_later_one_leaves_that(root):
+    work(root)(trial(REFUSED), ignore)
+    assert not list((root / "running").iterdir())
+
+    def refuse(row):
+        raise InputError("no more")
+
+    assert work(root)(trial(), refuse).ending == "refused"
+    assert (root / "running" / trial().trial_id / "checkpoint.pt").read_text() == "1"
 
 
 def test_a_trial_that_another_process_has_is_left_alone(root, epochs):
