@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from studies.plan import Plan, read_plan
+from studies.plan import Cell, Plan, read_plan
 from studies.store import Store
 from taghead.errors import InputError
 from taghead.record import Record
@@ -45,8 +45,9 @@ def join(results: Path, plan: Plan) -> pd.DataFrame:
         One row for each (row, dataset, seed, metric) in the plan's order, with the columns `COLUMNS`. ``value`` is in
         percent, and NaN unless ``status`` is ``complete``; the others are ``running``, ``pending``, ``diverged``,
         ``failed`` and ``pruned``. ``epoch`` is the one that the score belongs to or that was reached; ``clips`` is the
-        number of test clips, ``unreadable`` those of them that do not decode (scored as wrong), ``missing`` those
-        that the lists name and the folder lacks (left out). What is not known is None.
+        number of test clips. ``unreadable`` counts the clips of all splits that do not decode (those of the test split
+        are scored as wrong), ``missing`` those that the lists name and the folder lacks (left out). What is not known
+        is None.
     """
     store = Store(results)
     facts = {trial: _facts(store, trial) for trial in plan.trial_ids()}
@@ -74,6 +75,15 @@ def is_synthetic(plan: Plan, dataset: str) -> bool:
     return any(cell.synthetic for cell in plan.cells if cell.dataset == dataset)
 
 
+def is_published(cell: Cell) -> bool:
+    """Whether the paper's numbers are of the clips that a cell ran on, so that both may stand side by side.
+
+    Args:
+        cell: Its label may be that of a data set which its config has replaced.
+    """
+    return cell.config.data.dataset == cell.dataset and not cell.synthetic
+
+
 def _facts(store: Store, trial: str) -> dict[str, Any]:
     try:
         record = store.read(trial)
@@ -88,7 +98,7 @@ def _facts(store: Store, trial: str) -> dict[str, Any]:
 def _epochs_done(history: Path) -> int | None:
     try:
         return max(0, len(history.read_text(encoding="utf-8").splitlines()) - 1)
-    except OSError:
+    except (OSError, UnicodeDecodeError):
         return None
 
 

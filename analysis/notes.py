@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from analysis.cells import is_published
 from studies.plan import Cell, Plan
 from taghead.backbones import grid_of
 from taghead.config import Config, canonical, evolve, flatten
@@ -57,7 +58,7 @@ def notes(results: Path, plan: Plan, frame: pd.DataFrame) -> list[str]:
         frame: As from `analysis.cells.read`.
     """
     said = [*_about_numbers(plan, frame), *_about_clips(frame), *_about_metrics(plan, frame)]
-    said += _about_settings(plan, frame)
+    said += _about_settings(plan)
     said += [sentence(comparison) for comparison in compare_rows(results, plan)]
     return [*said, *_about_provenance(frame), *_about_failures(frame)]
 
@@ -71,13 +72,16 @@ def _about_numbers(plan: Plan, frame: pd.DataFrame) -> Iterable[str]:
         )
     if plan.table is not None:
         generated = list(frame.loc[frame["synthetic"], "dataset"].unique())
-        if generated != list(plan.datasets):
+        if any(is_published(cell) for cell in plan.cells):
             yield (
                 f"Published values: Table {plan.table} of arXiv 2604.11498, which prints one number a cell and no "
                 "spread."
             )
         if generated:
             yield f"{', '.join(generated)}: no published values, since the paper ran nothing on generated clips."
+        for label, dataset in dict.fromkeys((cell.dataset, cell.config.data.dataset) for cell in plan.cells):
+            if label != dataset and label not in generated:
+                yield f"{label}: no published values beside clips of the data set {dataset}."
 
 
 def _about_clips(frame: pd.DataFrame) -> Iterable[str]:
@@ -89,7 +93,7 @@ def _about_clips(frame: pd.DataFrame) -> Iterable[str]:
             if missing:
                 text += f"; {missing} clips of the split lists are not there and were left out"
             if unreadable := group.loc[group["clips"] == clips, "unreadable"].max():
-                text += f"; {unreadable} clips do not decode; those of the test split count as wrong"
+                text += f"; {unreadable} clips of all splits do not decode; those of the test split count as wrong"
             yield f"{text}."
 
 
@@ -102,12 +106,11 @@ def _about_metrics(plan: Plan, frame: pd.DataFrame) -> Iterable[str]:
             yield f"{dataset}: Top-1 and MCA are equal in every trial, as where each class has as many test clips."
 
 
-def _about_settings(plan: Plan, frame: pd.DataFrame) -> Iterable[str]:
+def _about_settings(plan: Plan) -> Iterable[str]:
     """Whether published values may be compared: what the columns' base settings change of the paper's."""
-    generated = set(frame.loc[frame["synthetic"], "dataset"])
     for dataset in plan.datasets if plan.table is not None else ():
         cell = next(cell for cell in plan.cells if cell.dataset == dataset)
-        if dataset in generated:
+        if not is_published(cell):
             continue
         try:
             paper = flatten(evolve(recipe(cell.config.data.dataset, name="paper"), plan.overrides[cell.row]))

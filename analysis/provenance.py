@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 
 from analysis.formats import Table
+from studies.catalog import STUDIES
 from studies.plan import Plan
 from taghead.config import Config, flatten
 from taghead.recipes import RECIPES
@@ -31,7 +32,10 @@ def provenance_table(frame: pd.DataFrame, *, name: str) -> Table:
     )
     header = ("data set", "commit", "recipe", "device", "threads", "torch", "test clips", "unreadable", "missing",
               "trials", "minutes")  # fmt: skip
-    notes = ["minutes: of training and testing, summed over the trials."]
+    notes = [
+        "unreadable, missing: clips of all splits.",
+        "minutes: of training and testing, summed over the trials.",
+    ]
     if data["commit"].astype(str).str.endswith("+").any():
         notes.append("A commit with + had uncommitted changes.")
     synthetic = bool(frame["synthetic"].any())
@@ -61,20 +65,22 @@ def _text(value: Any) -> str:
 
 
 def run_command(plan: Plan, results: Path) -> str:
-    """The command that runs a study again, or goes on with it.
+    """The command that runs a study again, or goes on with it; a comment where the catalog has no such study.
 
     Args:
         plan: The study.
         results: The results folder.
     """
+    if plan.name not in STUDIES:
+        return f"# {plan.name}: a study of your own file or under a name of your own; launch it as you did"
     words = ["taghead-studies", "run", plan.name, "--results", str(results)]
     settings: dict[str, Any] = {}
     recipes: set[str] = set()
     for dataset in plan.datasets:
         words += ["--dataset", dataset]
         base = _base(plan, dataset)
-        known = [(name, flatten(family[key])) for name, family in RECIPES.items()
-                 if (key := base["data.dataset"]) in family]  # fmt: skip
+        # by the label: the command looks the recipe up by it, and a data set in its place is one of the changes
+        known = [(name, flatten(family[dataset])) for name, family in RECIPES.items() if dataset in family]
         if known:
             name, recipe = min(known, key=lambda item: len(_changes(base, item[1])))
             recipes.add(name)

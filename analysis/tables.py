@@ -28,7 +28,7 @@ def summary(frame: pd.DataFrame, plan: Plan) -> pd.DataFrame:
         One row for each (row, dataset, metric), in percent and percentage points: ``mean, sd, n, low, high`` (95 %
         t-interval); ``planned`` and the number of trials in each of `STATES`; ``difference`` to the base row over the
         seeds that both have, with its ``n``, ``low`` and ``high``; ``published`` and ``published_difference``, both
-        NaN where the paper has no such number or the data is synthetic; ``state``, what is missing, in words.
+        NaN where the paper has no such number or the cell ran on other clips; ``state``, what is missing, in words.
     """
     printed = published.values(plan.table)
     by_cell = {key: group for key, group in frame.groupby(["row", "dataset", "metric"], sort=False)}
@@ -38,7 +38,7 @@ def summary(frame: pd.DataFrame, plan: Plan) -> pd.DataFrame:
         values = _by_seed(group)
         base = by_cell.get((plan.base_row, dataset, metric)) if row != plan.base_row else None
         difference = Spread(math.nan, 0) if base is None else paired_difference(values, _by_seed(base))
-        reference = math.nan if group["synthetic"].any() else printed.get(key, math.nan)
+        reference = printed.get(key, math.nan) if cells.is_published(plan.cell(row, dataset)) else math.nan
         measured = spread(values.values())
         rows.append(
             {

@@ -86,3 +86,11 @@ def test_reading_results_loads_neither_torch_nor_matplotlib() -> None:
     heavy = "[name for name in ('torch', 'matplotlib', 'ray') if name in sys.modules]"
     code = f"import sys, analysis.cells, analysis.tables; print({heavy})"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_a_damaged_history_of_a_running_trial_hides_nothing_else(results: Results) -> None:
+    plan = results.plan(COMPONENTS)
+    folder = results.root / "running" / plan.cell("B", "synthetic").trials[0]
+    folder.mkdir(parents=True)
+    (folder / "history.csv").write_bytes(b"epoch\n\xff\xfe\n")
+    assert len(cells.join(results.root, plan)) == len(plan.trial_ids()) * len(plan.metrics)

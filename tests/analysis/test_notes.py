@@ -91,7 +91,7 @@ def test_test_clips_classes_and_chance_are_stated(results: Results) -> None:
     text = said(results, plan)
     assert "synthetic: 24 test clips of 4 classes (chance 25.0 %)" in text
     assert "2 clips of the split lists are not there" in text
-    assert "1 clips do not decode" in text
+    assert "1 clips of all splits do not decode; those of the test split count as wrong" in text
 
 
 def test_settings_that_differ_from_the_paper_make_published_values_an_orientation(results: Results) -> None:

@@ -1,6 +1,7 @@
 """Where numbers come from, and how to make them again."""
 
 import shlex
+from dataclasses import replace
 
 from stored import Results
 
@@ -51,3 +52,22 @@ def test_the_command_names_the_recipe_it_started_from(results: Results) -> None:
     words = shlex.split(run_command(plan, results.root))
     assert words[words.index("--recipe") + 1] == "released"
     assert "--set" not in words
+
+
+def test_the_command_names_the_data_set_that_stands_in_for_a_column(results: Results) -> None:
+    base = evolve(recipe("haa500"), {"data.dataset": "table", "train.epochs": 3})
+    words = shlex.split(run_command(results.plan(COMPONENTS, haa500=base), results.root))
+    assert words[words.index("--dataset") + 1] == "haa500"
+    settings = [words[place + 1] for place, word in enumerate(words) if word == "--set"]
+    assert "data.dataset=table" in settings
+    assert evolve(recipe("haa500"), parse_overrides(settings)) == base
+
+
+def test_a_study_that_the_catalog_lacks_has_a_sentence_instead_of_a_command(results: Results) -> None:
+    plan = results.plan(replace(COMPONENTS, name="mine"))
+    assert run_command(plan, results.root).startswith("# mine: a study of your own file")
+
+
+def test_clips_that_do_not_decode_are_said_to_be_of_all_splits(results: Results, components: Plan) -> None:
+    table = provenance_table(cells.join(results.root, components), name="provenance")
+    assert "unreadable, missing: clips of all splits." in table.notes

@@ -9,6 +9,7 @@ from analysis import cells
 from analysis.tables import signed, study_table, summary
 from studies.catalog import ALPHA, COMPONENTS, FFN_WIDTH
 from studies.plan import Plan
+from taghead.config import evolve
 from taghead.recipes import recipe
 
 
@@ -94,3 +95,12 @@ def test_rows_are_as_long_as_the_header(results: Results, components: Plan) -> N
 )
 def test_a_sign_is_shown_where_something_is_left_after_rounding(value: float, text: str) -> None:
     assert signed(value) == text
+
+
+def test_other_clips_under_a_published_label_are_never_compared_to_the_paper(results: Results) -> None:
+    base = evolve(recipe("haa500"), {"data.dataset": "table"})
+    table = study_table(results.root, results.plan(FFN_WIDTH, seeds=[0], haa500=base))
+    assert table.data["published"].isna().all()
+    assert not any("published" in head for head in table.header)
+    assert "haa500: no published values beside clips of the data set table." in table.notes
+    assert not any("Published values: Table" in note for note in table.notes)
