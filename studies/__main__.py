@@ -154,11 +154,11 @@ def retry(
     results: Results = Path("results"),
     diverged: Annotated[bool, typer.Option(help="Those that diverged too.")] = False,
 ) -> None:
-    """Forget the trials that failed, so that the next run of the study tries them again."""
+    """Forget the trials that failed or whose record is damaged, so that the next run of the study tries them again."""
     store, again = Store(results), ("failed", "diverged") if diverged else ("failed",)
     for name in studies:
         ids = read_plan(results, name).trial_ids()
-        found = [trial_id for trial_id in ids if (record := store.read(trial_id)) and record.status in again]
+        found = [trial_id for trial_id in ids if (ending := store.ending(trial_id)) and ending[0] in again]
         for trial_id in found:
             store.forget(trial_id)
         print(f"{name}: {len(found)} forgotten" + ("; run the study again to train them." if found else "."))

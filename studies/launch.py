@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from studies import catalog
-from studies.plan import Plan, make_plan, names, read_plan
+from studies.plan import Plan, make_plan, read_plan
 from studies.store import Store
 from studies.study import Study
 from studies.trial import Trial
@@ -128,8 +128,8 @@ def count(trials: Iterable[Trial], store: Store) -> Counter[str]:
         elif need == "train":
             states["begun" if (store.running / trial.trial_id).exists() else "new"] += 1
         elif need == "nothing":
-            record = store.read(trial.trial_id)
-            states[record.status if record else "new"] += 1
+            ending = store.ending(trial.trial_id)
+            states[ending[0] if ending else "new"] += 1
         else:
             states[need] += 1
     return states
@@ -137,16 +137,19 @@ def count(trials: Iterable[Trial], store: Store) -> Counter[str]:
 
 def no_longer(plan: Plan, results: Path) -> int:
     """How many trials of the study's earlier launch are no part of this one; they stay in the store."""
-    if plan.name not in names(results):
+    try:
+        before = read_plan(results, plan.name)
+    except InputError:  # none, or one that cannot be read, which this launch mends
         return 0
-    return len(set(read_plan(results, plan.name).trial_ids()) - set(plan.trial_ids()))
+    return len(set(before.trial_ids()) - set(plan.trial_ids()))
 
 
 def _seeds(text: str) -> tuple[int, ...]:
     try:
-        seeds = tuple(int(part) for part in text.split(",")) if "," in text else tuple(range(int(text)))
+        parts = text.removesuffix(",").split(",")
+        seeds = tuple(int(part) for part in parts) if "," in text else tuple(range(int(text)))
     except ValueError:
         seeds = ()
     if not seeds:
-        raise InputError(f"--seeds takes a number of seeds, as 3, or a list, as 0,4; got {text!r}.")
+        raise InputError(f"--seeds takes a number of seeds, as 3, or a list, as 0,4 or 4,; got {text!r}.")
     return seeds

@@ -23,7 +23,7 @@ from typing import Literal
 
 from studies import claim as claims
 from taghead.errors import InputError
-from taghead.record import KEPT_FILES, Keep, Record, read_record
+from taghead.record import KEPT_FILES, Keep, Record, Status, read_record
 
 Need = Literal["nothing", "train", "evaluate", "again"]
 
@@ -156,19 +156,38 @@ class Store:
             )
         return record
 
+    def ending(self, trial_id: str) -> tuple[Status, str] | None:
+        """How a finished trial ended, and of what if not well; None where there is none.
+
+        A trial whose record cannot be read counts as failed, so that one damaged file does not stop a study.
+
+        Raises:
+            InputError: A newer version wrote the record, which is no damage.
+        """
+        try:
+            record = self.read(trial_id)
+        except InputError as error:
+            if "newer taghead" in str(error):
+                raise
+            return "failed", str(error)
+        return None if record is None else (record.status, record.error or "")
+
     def need(self, trial_id: str, keep: Iterable[Keep]) -> Need:
         """What is left to do so that a trial is there with all that is asked for.
 
         Returns:
             ``train``; ``nothing``; or, where a finished trial lacks files, ``evaluate`` if its weights were kept and
             else ``again``. A trial that failed or diverged has nothing to keep, and is left as it is.
+
+        Raises:
+            InputError: As for `ending`.
         """
-        record = self.read(trial_id)
-        if record is None:
+        ending = self.ending(trial_id)
+        if ending is None:
             return "train"
         folder = self.trials / trial_id
         missing = [name for name in keep if not (folder / KEPT_FILES[name]).exists()]
-        if record.status != "complete" or not missing:
+        if ending[0] != "complete" or not missing:
             return "nothing"
         return "evaluate" if (folder / KEPT_FILES["weights"]).exists() else "again"
 

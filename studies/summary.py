@@ -3,7 +3,7 @@
 import csv
 import sys
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from studies.feed import trials_of
@@ -41,10 +41,10 @@ def show_status(plan: Plan, store: Store) -> None:
     for trial in trials:
         if store.is_running(trial.trial_id):
             print(f"  running  {trial.label}: {_last_epoch(store.running / trial.trial_id, trial)}")
-    _show_failures(trials, store)
+    _show_failures([plan], store)
 
 
-def show_end(plans: Iterable[Plan], trials: Sequence[Trial], outcomes: Mapping[str, Outcome], store: Store) -> int:
+def show_end(plans: Sequence[Plan], trials: Sequence[Trial], outcomes: Mapping[str, Outcome], store: Store) -> int:
     """Prints how a launch ended and which command shows its tables.
 
     Returns:
@@ -57,7 +57,7 @@ def show_end(plans: Iterable[Plan], trials: Sequence[Trial], outcomes: Mapping[s
         words = ", ".join(f"{number} {state}" for state, number in _in_order(states))
         nothing_ran = "nothing to run, " if not outcomes else ""
         print(f"{plan.name}: {nothing_ran}{sum(states.values())} trials: {words}")
-    _show_failures(trials, store)
+    _show_failures(plans, store)
     for trial in trials:
         if (one := open_.get(trial.trial_id)) and one.ending in ("lost", "interrupted"):
             print(f"  {one.ending:8} {trial.label}: {one.message} (tried again at the next launch)")
@@ -67,15 +67,20 @@ def show_end(plans: Iterable[Plan], trials: Sequence[Trial], outcomes: Mapping[s
         print(f"error: {message}", file=sys.stderr)
     if refused:
         return 2
-    complete = all((record := store.read(trial.trial_id)) and record.status == "complete" for trial in trials)
+    complete = all((ending := store.ending(trial.trial_id)) and ending[0] == "complete" for trial in trials)
     return 0 if complete and not open_ else 1
 
 
-def _show_failures(trials: Iterable[Trial], store: Store) -> None:
-    for trial in trials:
-        record = store.read(trial.trial_id)
-        if record is not None and record.status in ("failed", "diverged"):
-            print(f"  {record.status:8} {trial.label}: {record.error} ({store.trials / trial.trial_id})")
+def _show_failures(plans: Sequence[Plan], store: Store) -> None:
+    for trial in trials_of(plans):
+        status, error = store.ending(trial.trial_id) or ("", "")
+        if status in ("failed", "diverged"):
+            print(f"  {status:8} {trial.label}: {error} ({store.trials / trial.trial_id})")
+    for plan in plans:
+        found = {ending[0] for trial_id in plan.trial_ids() if (ending := store.ending(trial_id))}
+        if found & {"failed", "diverged"}:
+            diverged = " --diverged" if "diverged" in found else ""
+            print(f"to run them again: taghead-studies retry {plan.name}{diverged} --results {_short(store.root)}")
 
 
 def _last_epoch(folder: Path, trial: Trial) -> str:

@@ -17,6 +17,7 @@ OWN = """
 from fakes import EPOCHS, RAISES, DIVERGES, REFUSED, study
 STUDY = study(text="Ours.")
 FAILS = study(name="fails", seeds=(0, RAISES))
+DIVERGES = study(name="diverges", seeds=(DIVERGES,))
 REFUSED = study(name="refused", seeds=(REFUSED,))
 KEPT = study(name="kept", keep=("embeddings",))
 """
@@ -98,6 +99,40 @@ def test_a_failed_trial_is_named_gives_status_1_and_is_run_again_only_after_retr
     status, said, _ = run("retry", "fails")
     assert (status, said) == (0, "fails: 2 forgotten; run the study again to train them.\n")
     assert "4 trials, 2 to run" in run("run", "own.py:FAILS", "--in-process")[1]
+
+
+def test_a_damaged_trial_stops_no_command_and_retry_forgets_it(run, root):
+    run("run", "own.py:STUDY", "--in-process", "--seeds", "1")
+    first, second = sorted((root / "trials").iterdir())
+    (first / "record.json").write_text("{")
+    (second / "record.json").unlink()
+    status, said, _ = run("run", "own.py:STUDY", "--in-process")
+    assert status == 1
+    assert "4 trials, 2 to run" in said
+    assert "mine: 4 trials: 2 complete, 2 failed" in said
+    assert said.count("not a result record") == said.count("no such record") == 1
+    assert "4 trials: 2 complete, 2 failed" in run("status", "mine")[1]
+    assert run("retry", "mine")[1] == "mine: 2 forgotten; run the study again to train them.\n"
+    assert run("run", "own.py:STUDY", "--in-process")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "remedy"),
+    [("FAILS", "retry fails --results results\n"), ("DIVERGES", "retry diverges --diverged --results results\n")],
+)
+def test_how_to_run_again_what_failed_is_told_at_the_end_and_by_status(run, name, remedy):
+    assert f"to run them again: taghead-studies {remedy}" in run("run", f"own.py:{name}", "--in-process")[1]
+    assert f"to run them again: taghead-studies {remedy}" in run("status")[1]
+
+
+def test_a_damaged_plan_is_told_by_status_and_mended_by_a_launch(run, root):
+    run("run", "own.py:STUDY", "--in-process")
+    (root / "studies" / "mine" / "plan.json").write_text("{")
+    status, _, errors = run("status", "mine")
+    assert status == 2
+    assert "launch the study again" in errors
+    assert run("run", "own.py:STUDY", "--in-process")[0] == 0
+    assert run("status", "mine")[0] == 0
 
 
 def test_input_that_a_trial_refuses_is_told_once_with_status_2(run):

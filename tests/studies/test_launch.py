@@ -22,7 +22,7 @@ def test_data_sets_and_recipe_replace_the_bases():
     assert released.datasets == {"haa500": recipe("haa500", name="released")}
 
 
-@pytest.mark.parametrize(("text", "seeds"), [("3", (0, 1, 2)), ("0,4", (0, 4)), ("1", (0,)), ("7,", None)])
+@pytest.mark.parametrize(("text", "seeds"), [("3", (0, 1, 2)), ("0,4", (0, 4)), ("1", (0,)), ("4,", (4,)), (",", None)])
 def test_seeds_are_a_number_or_a_list(text, seeds):
     if seeds is None:
         with pytest.raises(InputError, match="--seeds takes a number of seeds, as 3, or a list"):
@@ -117,3 +117,8 @@ def test_trials_of_an_earlier_launch_under_another_setting_are_counted(root):
     assert no_longer(plan(), root) == 0
     changed = study().override({"train.epochs": EPOCHS + 1})
     assert no_longer(plan_all([changed], identify=identify)[0], root) == 4
+
+
+def test_a_plan_that_cannot_be_read_counts_as_none_so_that_a_launch_mends_it(root):
+    write_plan(plan(), results=root).write_text("{")
+    assert no_longer(plan(), root) == 0

@@ -120,7 +120,19 @@ def test_a_damaged_record_is_told_by_its_path_and_not_taken_for_a_missing_one(st
     path = store.trials / ID / "record.json"
     path.write_text(path.read_text()[: EPOCHS * 10])
     with pytest.raises(InputError, match=r"record\.json: not a result record"):
-        store.need(ID, ())
+        store.read(ID)
+    assert store.need(ID, ["embeddings"]) == "nothing"
+    status, error = store.ending(ID)
+    assert status == "failed"
+    assert "record.json: not a result record" in error
+
+
+def test_a_record_of_a_newer_version_is_no_damage(store):
+    train(store).finish()
+    path = store.trials / ID / "record.json"
+    path.write_text(path.read_text().replace('"schema_version": 1', '"schema_version": 99'))
+    with pytest.raises(InputError, match="upgrade"):
+        store.ending(ID)
 
 
 def test_a_record_under_another_trials_name_is_refused_by_its_folder(store):
