@@ -227,7 +227,8 @@ def _read(key: str, text: str) -> Any:
     try:
         return TypeAdapter[Any](field.annotation).validate_python(value)
     except ValidationError as error:
-        message = error.errors(include_url=False)[0]["msg"]
+        first = error.errors(include_url=False)[0]
+        message = "field required (values are separated by commas)" if first["type"] == "missing" else first["msg"]
         raise InputError(f"--set {key}: {message[:1].lower()}{message[1:]}, but got {text!r}.") from None
 
 

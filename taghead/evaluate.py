@@ -28,6 +28,8 @@ class Predictions:
         labels: Their classes.
         logits: One row a clip; NaN for a clip that does not decode, which therefore counts as wrong.
         embeddings: The pooled vectors that the classifier sees.
+        num_read: How many of the clips decode.
+        finite: Whether the logits of all those are numbers; they are not where training has diverged.
         frame_means: The mean over the sites of each time step's tokens as they enter the graph, where asked for:
             under a mean readout they are all that any graph can reach.
     """
@@ -36,6 +38,8 @@ class Predictions:
     labels: Int[ndarray, " n"]
     logits: Float[ndarray, "n K"]
     embeddings: Float[ndarray, "n C"]
+    num_read: int
+    finite: bool
     frame_means: Float[ndarray, "n T C"] | None = None
 
     def metrics(self) -> dict[str, float]:
@@ -122,6 +126,8 @@ def _in_order(
         ids=tuple(ids[i] for i in order),
         labels=np.array(labels, dtype=np.int64)[order],
         logits=whole(arrays["logits"]),
+        num_read=len(arrays["logits"]),
+        finite=bool(np.isfinite(arrays["logits"]).all()),
         embeddings=whole(arrays.get("embeddings", np.zeros((0, 0), np.float32))),
         frame_means=whole(arrays["frame_means"]) if "frame_means" in arrays else None,
     )

@@ -22,14 +22,14 @@ History = dict[str, Any]
 
 
 class DivergedError(ArithmeticError):
-    """The loss is no longer a number.
+    """Loss or logits are no longer numbers.
 
     Attributes:
         epoch: The epoch, counted from 1.
     """
 
-    def __init__(self, epoch: int, step: int, loss: float) -> None:
-        super().__init__(f"the loss became {loss} at step {step} of epoch {epoch}")
+    def __init__(self, epoch: int, what: str) -> None:
+        super().__init__(f"{what} in epoch {epoch}")
         self.epoch = epoch
 
 
@@ -143,7 +143,7 @@ def train_epoch(
             logits = model(batch.frames)
         loss = cross_entropy(logits.float(), batch.labels)
         if not math.isfinite(value := loss.item()):
-            raise DivergedError(epoch + 1, step, value)
+            raise DivergedError(epoch + 1, f"the loss became {value} at step {step}")
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()

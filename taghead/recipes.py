@@ -5,7 +5,7 @@ code, alpha = 0.1 and K_prop = 10 as APPNP's authors use them, no dropout, the n
 weights were trained with, positional encodings that start at zero, the last epoch's model.
 """
 
-from taghead.config import Config, DataConfig, HeadConfig, ModelConfig, TrainConfig
+from taghead.config import Config, DataConfig, HeadConfig, ModelConfig, TrainConfig, evolve
 from taghead.errors import InputError, nearest
 
 # Table 2's best width for Gym99 and HAA500; the released code's for Gym288
@@ -60,9 +60,14 @@ def _small() -> Config:
     )
 
 
+def _as_table(config: Config) -> Config:
+    """For clips of any kind, listed in the released code's CSV files; there may be no validation split."""
+    return evolve(config, {"data.dataset": "table", "train.selection": "last"})
+
+
 RECIPES: dict[str, dict[str, Config]] = {
-    "paper": {name: _paper(name) for name in NUM_FRAMES},
-    "released": {name: _released(name) for name in NUM_FRAMES},
+    "paper": {name: _paper(name) for name in NUM_FRAMES} | {"table": _as_table(_paper("haa500"))},
+    "released": {name: _released(name) for name in NUM_FRAMES} | {"table": _as_table(_released("haa500"))},
     "small": {"synthetic": _small()},
 }
 
@@ -71,7 +76,7 @@ def recipe(dataset: str, *, name: str | None = None) -> Config:
     """The base config of a data set.
 
     Args:
-        dataset: ``gym99``, ``gym288``, ``haa500`` or ``synthetic``.
+        dataset: ``gym99``, ``gym288``, ``haa500``, ``synthetic``, or ``table`` for CSV lists (at HAA500's settings).
         name: ``paper``, ``released`` or ``small``; None is ``small`` for the generated data and ``paper`` for all else.
 
     Raises:

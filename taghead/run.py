@@ -79,6 +79,8 @@ def find_device(name: str) -> str:
     """
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
+    if name.split(":")[0] not in ("cpu", "cuda", "mps"):
+        raise InputError(f"--device is auto, cpu, cuda, cuda:N or mps, but got {name!r}.")
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
@@ -170,7 +172,7 @@ class _Trial:
     def train_batches(self, epoch: int) -> Iterable[Batch]:
         """The training clips of an epoch, in its order and with its augmentation."""
         fixed = self.config.train.order == "fixed"
-        return train_batches(
+        batches = train_batches(
             self.clips.split("train"),
             seed=self.seed,
             epoch=epoch,
@@ -179,6 +181,17 @@ class _Trial:
             flip=self.config.data.flip,
             **self.view,
         )
+        empty = True
+        for batch in batches:
+            empty = False
+            yield batch
+        if empty:
+            raise self.nothing_decodes("train")
+
+    def nothing_decodes(self, split: Literal["train", "test"]) -> InputError:
+        """The error for a split of which no clip gives a frame."""
+        reason = next(iter(self.cache.unreadable.values()), "no batch could be made of them")
+        return InputError(f"none of the {len(self.clips.split(split))} {split} clips can be used; the first: {reason}.")
 
     def predict(self, model: VideoModel, split: Literal["val", "test"], *, frame_means: bool = False) -> Predictions:
         """What the model says of a split."""
@@ -216,6 +229,7 @@ def run(
     keep: Iterable[Keep] = (),
     on_epoch: Callable[[dict[str, Any]], None] | None = None,
     attempt: int = 1,
+    expect: str | None = None,
 ) -> Record:
     """Trains, evaluates on the test split, and writes the record; goes on from the folder's checkpoint if it has one.
 
@@ -228,12 +242,14 @@ def run(
         keep: What to keep beside that: ``weights``, ``embeddings``, ``frame_means``.
         on_epoch: Called after each epoch with its row of the history, and ``epochs``, the number there will be.
         attempt: How often this trial has been started, for the record.
+        expect: The trial id that was planned, if one was.
 
     Returns:
         The record, of status ``complete`` or ``diverged``.
 
     Raises:
-        InputError: Something about the data set or the weights is not right.
+        InputError: Something about the data set or the weights is not right; they are not those of the plan; the folder
+            holds another trial; or no clip decodes.
     """
     start = time.monotonic()
     folder.mkdir(parents=True, exist_ok=True)
@@ -241,7 +257,11 @@ def run(
     model = trial.build()
     weights = trial.load_weights(model)
     name = trial_id(config, seed=seed, data=trial.clips.fingerprint, weights=weights.fingerprint if weights else None)
-    state = load_state(folder / CHECKPOINT, trial=name) or TrainState(trial=name, threads=machine.threads)
+    if expect not in (None, name):
+        raise InputError("the clips or the weights have changed since the study was planned; launch it again.")
+    state = load_state(folder / CHECKPOINT) or TrainState(trial=name, threads=machine.threads)
+    if state.trial != name:
+        raise InputError(f"{folder} holds the beginning of another trial ({state.trial}); name another folder.")
     torch.set_num_threads(state.threads)
     earlier = state.seconds
 
@@ -296,10 +316,14 @@ def _train_and_evaluate(
             validate=validate,
             save=save,
         )
+        predictions = trial.predict(model, "test", frame_means="frame_means" in keep)
+        if not predictions.finite:
+            raise DivergedError(config.epochs, "the logits of test clips are no numbers")
     except DivergedError as error:
         _write_history(state.history, folder)
         return {"status": "diverged", "error": str(error), "epoch": error.epoch}
-    predictions = trial.predict(model, "test", frame_means="frame_means" in keep)
+    if not predictions.num_read:
+        raise trial.nothing_decodes("test")
     predictions.save(folder, keep=keep)
     if "weights" in keep:
         save_weights(model, folder / KEPT_FILES["weights"], metadata={"trial_id": state.trial})

@@ -192,7 +192,7 @@ def _read_pickle(path: Path) -> Any:
                 "where you trust it, save its plain state dict, or convert that to safetensors."
             ) from None
         raise InputError(
-            f"{path}: cut short, damaged or no torch file ({type(error).__name__}); "
+            f"{path}: no torch file, cut short, or holding Python objects, never trusted ({type(error).__name__}); "
             "fetch it again, or save the plain state dict with torch.save."
         ) from None
 

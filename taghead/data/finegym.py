@@ -44,7 +44,7 @@ def _read_split(path: Path, *, split: Split, clips: str) -> list[Row]:
     rows = []
     for where, line in read_lines(path):
         fields = line.rsplit(maxsplit=1)
-        if len(fields) != 2 or not re.fullmatch(r"-?[0-9]+", fields[1]):
+        if len(fields) != 2 or not re.fullmatch(r"-?[0-9]{1,9}", fields[1]):
             raise InputError(f'{where}: expected "<clip id> <label>", got {line!r}.')
         rows.append(Row(split, fields[0], int(fields[1]), f"{clips}{fields[0]}.mp4", where))
     return rows

@@ -319,7 +319,10 @@ def _found(root: Path, wanted: dict[str, Any]) -> dict[str, Any]:
                 f"{root} must be empty or hold this synthetic data set, but holds other files; name a new folder."
             )
         return {}
-    found = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        found: dict[str, Any] = dict(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError):
+        raise InputError(f"{path}: damaged; name a new folder, or delete this one.") from None
     different = [key for key, value in wanted.items() if found.get(key) != value]
     if different:
         key = different[0]

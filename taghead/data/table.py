@@ -7,6 +7,7 @@ Under the data root lie ``train.csv``, ``val.csv`` and ``test.csv``, and the cli
 
 import csv
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 from taghead.data.listing import Listing, Row, Split, first_file, read_text
@@ -32,10 +33,17 @@ def read_table(root: Path) -> Listing:
         if (root / file).is_file()
         for row in _read_split(root / file, split=split, names=names)
     ]
-    absent = sorted(set(range(max(names, default=0) + 1)) - set(names))
-    if absent:
-        raise InputError(f"{root}: ClassEncoded must run from 0 without gaps, but no line has {absent[0]}.")
+    absent = next((label for label in range(len(names)) if label not in names), None)
+    if absent is not None:
+        raise InputError(f"{root}: ClassEncoded must run from 0 without gaps, but no line has {absent}.")
     return Listing(tuple(names[label] for label in range(len(names))), rows)
+
+
+def _lines(reader: csv.DictReader, path: Path) -> Iterator[dict[str, str]]:
+    try:
+        yield from reader
+    except csv.Error as error:
+        raise InputError(f"{path}:{reader.line_num + 1}: no CSV ({error}); mend or leave out that line.") from None
 
 
 def _read_split(path: Path, *, split: Split, names: dict[int, str]) -> list[Row]:
@@ -45,10 +53,10 @@ def _read_split(path: Path, *, split: Split, names: dict[int, str]) -> list[Row]
     if absent:
         raise InputError(f"{path}:1: expected a header with {', '.join(COLUMNS)}, but {absent[0]} is missing.")
     rows = []
-    for line in reader:
+    for line in _lines(reader, path):
         where = f"{path}:{reader.line_num}"
         name, file, encoded = (str(line[column] or "").strip() for column in ("Class", "FileName", "ClassEncoded"))
-        if not (name and file and re.fullmatch("[0-9]+", encoded)):
+        if not (name and file and re.fullmatch("[0-9]{1,9}", encoded)):
             raise InputError(f"{where}: expected a FileName, a Class and a whole number as ClassEncoded, got {line}.")
         label = int(encoded)
         if names.setdefault(label, name) != name:

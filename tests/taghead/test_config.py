@@ -55,6 +55,7 @@ def test_the_field_says_how_an_override_is_read(assignment: str, value: Any) -> 
         ("head.alpha=nan", "head.alpha: input should be a finite number, but got nan"),
         ("train.epochs=1e-5", "--set train.epochs: input should be a valid integer"),
         ("head.edges=diagonal", "'intra_frame' or 'time_aligned'"),
+        ("data.mean=0.5", "values are separated by commas"),
         ("model.pretrained=perhaps", "--set model.pretrained: input should be a valid boolean"),
     ],
 )

@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 import torch
 
+from taghead.checkpoint import load_state
 from taghead.config import Config, evolve, flatten
+from taghead.data.clips import read_clips
 from taghead.errors import InputError
 from taghead.evaluate import Predictions
 from taghead.fit import learning_rate
@@ -140,11 +142,23 @@ def test_a_damaged_checkpoint_is_not_believed(tmp_path: Path, tiny_clips: Path, 
     assert np.array_equal(predictions(tmp_path)["logits"], predictions(undisturbed)["logits"])
 
 
-def test_another_trial_s_checkpoint_is_not_gone_on_from(tmp_path: Path, tiny_clips: Path, undisturbed: Path) -> None:
+@pytest.mark.parametrize("content", [b"", b"hello", b"PK\x03\x04", b"\x80\x04K."])
+def test_whatever_stands_in_a_checkpoint_a_damaged_one_is_none(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "checkpoint.pt").write_bytes(content)
+    assert load_state(tmp_path / "checkpoint.pt") is None
+
+
+def test_another_trial_s_folder_is_refused(tmp_path: Path, tiny_clips: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         trial(tmp_path, tiny_clips, seed=1, on_epoch=stop_after(2))
-    trial(tmp_path, tiny_clips)
-    assert np.array_equal(predictions(tmp_path)["logits"], predictions(undisturbed)["logits"])
+    with pytest.raises(InputError, match="holds the beginning of another trial"):
+        trial(tmp_path, tiny_clips)
+
+
+def test_a_trial_that_is_not_the_planned_one_is_refused_before_it_trains(tmp_path: Path, tiny_clips: Path) -> None:
+    with pytest.raises(InputError, match="have changed since the study was planned"):
+        trial(tmp_path, tiny_clips, expect="0" * 16, on_epoch=stop_after(1))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_another_seed_gives_other_bits(tmp_path: Path, tiny_clips: Path, undisturbed: Path) -> None:
@@ -160,6 +174,13 @@ def test_a_loss_that_is_no_number_ends_the_trial_as_diverged(tmp_path: Path, tin
     assert "epoch 1" in record.error
     assert record.metrics == {}
     assert read_record(tmp_path) == record
+
+
+def test_a_trial_whose_last_step_diverges_is_not_called_complete(tmp_path: Path, tiny_clips: Path) -> None:
+    config = evolve(TINY, {"train.lr": 1e30, "train.epochs": 1, "train.batch_size": 64})
+    record = trial(tmp_path, tiny_clips, config)
+    assert (record.status, record.epoch, record.metrics) == ("diverged", 1, {})
+    assert record.error == "the logits of test clips are no numbers in epoch 1"
 
 
 def test_intra_frame_edges_leave_training_under_a_mean_readout_as_it_is(tmp_path: Path, tiny_clips: Path) -> None:
@@ -232,6 +253,19 @@ def test_clips_that_do_not_decode_are_named_and_counted_wrong(tmp_path: Path, wi
     assert record.metrics["top1"] <= 11 / 12
 
 
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_a_split_of_which_no_clip_decodes_is_an_error_and_no_score(
+    tmp_path: Path, tiny_clips: Path, split: str
+) -> None:
+    root = tmp_path / "broken"
+    shutil.copytree(tiny_clips, root)
+    for clip in read_clips("synthetic", root).split(split):
+        clip.path.write_text("version https://git-lfs.github.com/spec/v1")
+    with pytest.raises(InputError, match=f"none of the .* {split} clips can be used; the first: "):
+        trial(tmp_path / "trial", root, evolve(TINY, {"train.epochs": 1}))
+    assert not (tmp_path / "trial" / "record.json").exists()
+
+
 def test_bfloat16_is_another_experiment_that_trains(tmp_path: Path, tiny_clips: Path, undisturbed: Path) -> None:
     record = trial(tmp_path, tiny_clips, evolve(TINY, {"train.precision": "bfloat16"}))
     assert record.status == "complete"
@@ -276,9 +310,9 @@ def test_a_folder_without_the_weights_names_their_files(tiny_clips: Path, tmp_pa
         identify(config, machine=Machine(data_root=tiny_clips, weights=tmp_path))
 
 
-@pytest.mark.parametrize("name", ["cudda", "cuda:99"])
+@pytest.mark.parametrize("name", ["cudda", "cuda:99", "meta"])
 def test_a_device_that_is_not_there_is_refused(name: str) -> None:
-    with pytest.raises(InputError, match=f"--device {name}: not to be had here"):
+    with pytest.raises(InputError, match="--device"):
         find_device(name)
 
 
@@ -286,7 +320,7 @@ def test_a_clip_without_a_score_is_wrong_in_every_metric() -> None:
     nan = np.full((1, 2), np.nan, np.float32)
     said = Predictions(
         ids=("a", "b"), labels=np.array([0, 0]), logits=np.concatenate([nan, np.array([[1, 0]], np.float32)]),
-        embeddings=np.zeros((2, 1), np.float32),
+        embeddings=np.zeros((2, 1), np.float32), num_read=1, finite=True,
     )  # fmt: skip
     assert said.metrics()["top1"] == 0.5
 
@@ -308,6 +342,12 @@ def test_the_command_writes_the_record_of_run(tmp_path: Path, tiny_clips: Path, 
     one, other = (json.loads((folder / "record.json").read_text()) for folder in (tmp_path / "trial", undisturbed))
     assert {key for key in one if one[key] != other[key]} <= {"seconds", "commit"}
     assert "is done already" in command(*words).stdout
+    other_seed = command(*words, "--seed", 1)
+    assert other_seed.returncode == 2
+    assert "holds another trial" in other_seed.stderr
+    added = command(*words, "--keep", "embeddings")
+    assert added.returncode == 2
+    assert "kept no weights" in added.stderr
 
 
 @pytest.mark.parametrize(
