@@ -99,8 +99,10 @@ def _start(resources: Resources) -> None:
 def _check_address(address: str) -> None:
     """Ray itself tries for many minutes before it gives up."""
     host, colon, port = address.rpartition("://")[2].rpartition(":")
+    if address == "auto":
+        return  # Ray looks it up on this machine
     if not colon:
-        return  # `auto`, which Ray looks up on this machine
+        raise InputError(f"--address {address}: it is HOST:PORT, or auto.")
     try:
         socket.create_connection((host, int(port)), timeout=10).close()
     except (OSError, ValueError) as error:

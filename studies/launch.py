@@ -1,6 +1,8 @@
 """From what a user asks for to plans: which study, on which data, with what changed, and what is left to do of it."""
 
 import runpy
+import sys
+import traceback
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -62,17 +64,44 @@ def load(name: str) -> Study:
     """A study by its name in the catalog, or a user's own by ``file.py:NAME``.
 
     Raises:
-        InputError: No such study or file, or the file holds no study of that name.
+        InputError: No such study or file, an error while the file is run, or it holds no study of that name.
     """
     path, colon, variable = name.rpartition(":")
     if not colon:
         return catalog.find(name)
     if not Path(path).is_file():
         raise InputError(f"{path}: no such file; a study of your own is given as my_study.py:STUDY.")
-    there = {key: value for key, value in runpy.run_path(path).items() if isinstance(value, Study)}
+    there = {key: value for key, value in _variables(path).items() if isinstance(value, Study)}
     if variable not in there:
         raise InputError(f"{path}: no study {variable!r}{nearest(variable, there) if there else '; it holds none.'}")
     return there[variable]
+
+
+def _variables(path: str) -> dict[str, Any]:
+    """Runs a user's file as ``python file.py`` does: modules beside it can be imported."""
+    before = sys.path[:]
+    sys.path.insert(0, str(Path(path).resolve().parent))
+    try:
+        return runpy.run_path(path)
+    except Exception as error:
+        raise InputError(_where(error, path)) from None
+    finally:
+        sys.path[:] = before
+
+
+def _where(error: Exception, path: str) -> str:
+    """``file.py:3: SyntaxError: '(' was never closed``, by the last line of the user's file that took part."""
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == path]
+    text = str(error)
+    if isinstance(error, SyntaxError):
+        if error.filename == path:
+            lines.append(error.lineno)
+            text = error.msg
+    place = f"{path}:{lines[-1]}" if lines and lines[-1] else path
+    text = (text.strip().splitlines() or [""])[0]
+    if isinstance(error, InputError):
+        return f"{place}: {text}"
+    return f"{place}: {type(error).__name__}: {text}".removesuffix(": ")
 
 
 def find_root(data_root: Path, dataset: str, *, alone: bool) -> Path:

@@ -56,11 +56,27 @@ class Study:
                 raise InputError(f"study {self.name}: {what} must not be empty.")
         if len(set(self.seeds)) < len(self.seeds) or min(self.seeds) < 0:
             raise InputError(f"study {self.name}: seeds must be different and not negative, but got {self.seeds}.")
+        self._check_types()
         _check_known(self.name, "keep", self.keep, get_args(Keep))
         _check_known(self.name, "metric", self.metrics, METRICS)
         if self.base_row is not None:
             _check_known(self.name, "base row", [self.base_row], self.rows)
         self.configs()
+
+    def _check_types(self) -> None:
+        wanted: list[tuple[str, object, type]] = [("title", self.title, str), ("text", self.text, str)]
+        wanted += [("seed", seed, int) for seed in self.seeds]
+        wanted += [("row name", name, str) for name in self.rows]
+        wanted += [("data set label", name, str) for name in self.datasets]
+        wanted += [(f"data set {name}", base, Config) for name, base in self.datasets.items()]
+        if self.table is not None:
+            wanted.append(("table", self.table, int))
+        for what, value, kind in wanted:
+            if not isinstance(value, kind):
+                raise InputError(f"study {self.name}: {what} must be of type {kind.__name__}, but got {value!r}.")
+        for name in self.datasets:
+            if "/" in name or "\0" in name:
+                raise InputError(f"study {self.name}: data set label {name!r} names files; leave out / and NUL.")
 
     def configs(self) -> dict[tuple[str, str], Config]:
         """The full config of every cell, by (row, data set), row by row.

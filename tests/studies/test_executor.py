@@ -124,8 +124,16 @@ def test_what_no_machine_has_is_refused_before_anything_runs(root):
     assert not root.exists()
 
 
-@pytest.mark.parametrize("address", ["127.0.0.1:1", "127.0.0.1:port", "ray://127.0.0.1:1"])
-def test_an_address_where_nothing_answers_is_refused_at_once(root, address):
+@pytest.mark.parametrize(
+    ("address", "reason"),
+    [
+        ("127.0.0.1:1", "nothing answers there"),
+        ("127.0.0.1:port", "nothing answers there"),
+        ("ray://127.0.0.1:1", "nothing answers there"),
+        ("foo", "it is HOST:PORT, or auto."),
+    ],
+)
+def test_an_address_where_nothing_answers_is_refused_at_once(root, address, reason):
     script = (
         "from fakes import Watch; from studies.executor import Resources, run_on_ray\n"
         "from taghead.errors import InputError\n"
@@ -133,4 +141,4 @@ def test_an_address_where_nothing_answers_is_refused_at_once(root, address):
         "except InputError as error: print('refused:', error)\n"
     )
     out = subprocess.run([sys.executable, "-c", script], env=ENVIRONMENT, capture_output=True, text=True, timeout=60)
-    assert out.stdout.startswith(f"refused: --address {address}: nothing answers there"), out.stderr
+    assert out.stdout.startswith(f"refused: --address {address}: {reason}"), out.stderr

@@ -1,3 +1,4 @@
+import sys
 from collections import Counter
 
 import pytest
@@ -64,6 +65,40 @@ def test_a_users_own_study_is_loaded_from_its_file(tmp_path):
         load(f"{path}:STUDI")
     with pytest.raises(InputError, match=r"no such file; a study of your own is given as my_study\.py:STUDY"):
         load(f"{tmp_path}/none.py:STUDY")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("\n\nX = (\n", ":3: SyntaxError: '(' was never closed"),
+        ("X = 1\nraise RuntimeError('no\\nluck')", ":2: RuntimeError: no"),
+        ("raise RuntimeError", ":1: RuntimeError"),
+        (
+            "from fakes import BASE\nfrom studies.study import Study\n\nSTUDY = Study(title='x', rows={}, datasets={})",
+            ":4: TypeError: Study.__init__() missing 1 required keyword-only argument: 'name'",
+        ),
+        ("import nowhere_at_all", ":1: ModuleNotFoundError: No module named 'nowhere_at_all'"),
+        ("from fakes import study\nSTUDY = study(rows=['a'])", ":2: TypeError: list indices must be integers"),
+        ("from fakes import study\nSTUDY = study(keep=('all',))", ":2: study mine: unknown keep 'all'"),
+        ("\nimport broken", ":2: SyntaxError: "),
+    ],
+)
+def test_an_error_in_a_users_file_is_one_line_that_names_the_line(tmp_path, text, message):
+    path = tmp_path / "s1.py"
+    path.write_text(text)
+    (tmp_path / "broken.py").write_text("\n\n\n)")
+    with pytest.raises(InputError) as told:
+        load(f"{path}:STUDY")
+    assert str(told.value).startswith(f"{path}{message}")
+    assert "\n" not in str(told.value)
+
+
+def test_a_users_file_imports_what_lies_beside_it_and_leaves_the_path_as_it_was(tmp_path):
+    (tmp_path / "bases_beside.py").write_text("from fakes import study")
+    (tmp_path / "s1.py").write_text("from bases_beside import study\nSTUDY = study()")
+    before = sys.path[:]
+    assert load(f"{tmp_path}/s1.py:STUDY") == study()
+    assert sys.path == before
 
 
 def test_a_data_set_lies_in_its_sub_folder_or_alone_in_the_root(tmp_path):

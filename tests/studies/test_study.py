@@ -25,6 +25,13 @@ def test_every_cell_is_its_base_with_its_rows_overrides():
         ({"keep": ("embedings",)}, "unknown keep 'embedings'; did you mean 'embeddings'"),
         ({"metrics": ("top5",)}, "unknown metric 'top5'; did you mean 'top1'"),
         ({"base_row": "full"}, "unknown base row 'full'; did you mean 'Full'"),
+        ({"datasets": {"haa500/small": BASE}}, "data set label 'haa500/small' names files; leave out / and NUL"),
+        ({"datasets": {"a\0b": BASE}}, "names files; leave out / and NUL"),
+        ({"datasets": {"haa500": "haa500"}}, "data set haa500 must be of type Config, but got 'haa500'"),
+        ({"title": 3}, "title must be of type str, but got 3"),
+        ({"seeds": (0, 0.5)}, "seed must be of type int, but got 0.5"),
+        ({"rows": {1: {}}}, "row name must be of type str, but got 1"),
+        ({"table": "4"}, "table must be of type int, but got '4'"),
         (
             {"rows": {"a": {"head.alhpa": 0.2}}},
             "on haa500: unknown key 'head.alhpa'; did you mean 'head.alpha'",
