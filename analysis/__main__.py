@@ -83,15 +83,16 @@ def tsne(
     """Figure 3: the pooled vectors of TL, FT and TAG, with silhouette and neighbour accuracy."""
     from analysis import tsne as drawn
     from analysis.cells import is_synthetic
+    from analysis.places import slug
 
     plan = _plan(results, name)
     dataset = dataset or plan.datasets[0]
     seed = plan.seeds[0] if seed is None else seed
-    rows = drawn.load(results, plan, dataset=dataset, seed=seed)
+    rows, left_out = drawn.load(results, plan, dataset=dataset, seed=seed)
     data, scores = drawn.tsne_data(rows, perplexity=perplexity), drawn.scores_data(rows)
     figure = drawn.draw_tsne(data, scores, synthetic=is_synthetic(plan, dataset))
-    _write_figure(figure, out, f"{plan.name}_{dataset}_tsne", figures)
-    print(drawn.note(data, scores, dataset=dataset, seed=seed))
+    _write_figure(figure, out, f"{plan.name}_{slug(dataset)}_tsne", figures)
+    print(drawn.note(data, scores, dataset=dataset, seed=seed, left_out=left_out))
 
 
 @app.command(name="frame_weights")
@@ -121,14 +122,17 @@ def curves(
     """Learning curves with their spread over seeds, of running trials too."""
     from analysis import curves as drawn
     from analysis.cells import is_synthetic
+    from analysis.places import slug
 
     for plan in [_plan(results, name) for name in names]:
-        data = drawn.curves_data(results, plan)
+        data, left_out = drawn.curves_data(results, plan)
+        for said in left_out:
+            print(said)
         if data.empty:
             print(f"{plan.name}: no trial has finished an epoch yet")
         for dataset in data["dataset"].unique():
             figure = drawn.draw_curves(data, dataset=dataset, synthetic=is_synthetic(plan, dataset))
-            _write_figure(figure, out, f"{plan.name}_{dataset}_curves", figures)
+            _write_figure(figure, out, f"{plan.name}_{slug(dataset)}_curves", figures)
 
 
 @app.command()
@@ -160,19 +164,23 @@ def _plan(results: Path, name: str) -> "Plan":
 
 def _words(text: str, valid: Iterable[str], option: str) -> tuple[str, ...]:
     words = tuple(word.strip() for word in text.split(",") if word.strip())
+    known = list(valid)
+    if not words:
+        raise InputError(f"{option}: none given; valid names: {', '.join(sorted(known))}.")
     for word in words:
-        if word not in (known := list(valid)):
+        if word not in known:
             raise InputError(f"{option}: unknown {word!r}{nearest(word, known)}")
     return words
 
 
 def _write_tables(made: Iterable["Table"], out: Path | None, formats: str) -> None:
     from analysis.formats import FORMATS, to_markdown
+    from analysis.places import make_folder
     from taghead.files import write_text
 
     kinds = _words(formats, FORMATS, "--format")
     if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
+        make_folder(out)
     for table in made:
         if out is None:
             print(to_markdown(table))
@@ -183,10 +191,12 @@ def _write_tables(made: Iterable["Table"], out: Path | None, formats: str) -> No
 
 
 def _write_figure(figure: "Figure", out: Path, name: str, kinds: str) -> None:
-    from analysis.figure import METADATA, save
+    from analysis.figure import METADATA, save, undrawn
 
     for path in save(figure, out, name, kinds=_words(kinds, METADATA, "--figures")):
         print(f"wrote {path}")
+    if lacking := undrawn(figure):
+        print(f"{name}: the font has no {' '.join(lacking)}; empty boxes stand for them")
 
 
 def main() -> None:

@@ -1,9 +1,14 @@
 """The one reader of results: a study's plan left-joined to the records, so that what is missing stays visible."""
 
+import zlib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
+import numpy as np
 import pandas as pd
+from numpy import ndarray
 
 from studies.plan import Cell, Plan, read_plan
 from studies.store import Store
@@ -82,6 +87,38 @@ def is_published(cell: Cell) -> bool:
         cell: Its label may be that of a data set which its config has replaced.
     """
     return cell.config.data.dataset == cell.dataset and not cell.synthetic
+
+
+def read_arrays(path: Path, names: Iterable[str]) -> tuple[ndarray, ...]:
+    """Arrays of one trial's file, as long as each other.
+
+    Args:
+        path: ``predictions.npz`` or ``embeddings.npz``.
+        names: Those that are wanted.
+
+    Raises:
+        InputError: The file is damaged.
+    """
+    try:
+        # opened here: numpy leaves a damaged file open
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
+            arrays = tuple(stored[name] for name in names)
+        if len({len(array) for array in arrays}) > 1:
+            raise ValueError("its arrays differ in length")
+    # what numpy and zipfile raise where bytes are missing or changed
+    except (OSError, ValueError, KeyError, TypeError, EOFError, RuntimeError, BadZipFile, zlib.error) as error:
+        raise InputError(f"{path.name} cannot be read ({one_line(error)})") from None
+    return arrays
+
+
+def trial_in_words(cell: Cell, seed: int) -> str:
+    """How a trial is named in a note."""
+    return f"{cell.row}, {cell.dataset}, seed {seed} (trial {cell.trials[seed]})"
+
+
+def one_line(error: Exception) -> str:
+    """The first line of what an error says, without its full stop."""
+    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
 def _facts(store: Store, trial: str) -> dict[str, Any]:

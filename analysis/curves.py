@@ -7,8 +7,10 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from analysis.cells import one_line, trial_in_words
 from analysis.figure import DASHES, PAGE, PALETTE, new_figure, stamp, styled
 from studies.plan import Plan
+from taghead.errors import InputError
 
 QUANTITIES = {
     "loss": "training loss",
@@ -19,7 +21,7 @@ QUANTITIES = {
 MAX_LINES = 12
 
 
-def curves_data(results: Path, plan: Plan) -> pd.DataFrame:
+def curves_data(results: Path, plan: Plan) -> tuple[pd.DataFrame, list[str]]:
     """The histories of a study's trials, running ones included, averaged over seeds.
 
     Args:
@@ -28,31 +30,38 @@ def curves_data(results: Path, plan: Plan) -> pd.DataFrame:
 
     Returns:
         Columns ``row, dataset, quantity, epoch, mean, sd, n``; accuracies in percent. ``sd`` is NaN for one seed. Empty
-        where no trial has finished an epoch.
+        where no trial has finished an epoch. Beside it, a sentence on each trial whose history is damaged.
     """
-    frames = []
+    frames, left_out = [], []
     for cell in plan.cells:
         for seed, trial in cell.trials.items():
-            history = _history(results, trial)
+            try:
+                history = _history(results, trial)
+            except InputError as error:
+                left_out.append(f"{trial_in_words(cell, seed)}: {error} and was left out.")
+                continue
             if history is not None:
                 frames.append(history.assign(row=cell.row, dataset=cell.dataset, seed=seed))
     columns = ["row", "dataset", "quantity", "epoch", "mean", "sd", "n"]
     if not frames:
-        return pd.DataFrame(columns=columns)
+        return pd.DataFrame(columns=columns), left_out
     long = pd.concat(frames, ignore_index=True).melt(
         ["row", "dataset", "seed", "epoch"], var_name="quantity", value_name="value"
     )
     long = long.dropna(subset="value")
     groups = long.groupby(["row", "dataset", "quantity", "epoch"], sort=False)["value"]
-    return groups.agg(mean="mean", sd="std", n="count").reset_index()[columns]
+    return groups.agg(mean="mean", sd="std", n="count").reset_index()[columns], left_out
 
 
 def _history(results: Path, trial: str) -> pd.DataFrame | None:
     for place in ("trials", "running"):
         path = results / place / trial / "history.csv"
         if path.exists():
-            history = pd.read_csv(path)
-            kept = history[["epoch", *(name for name in QUANTITIES if name in history)]]
+            try:
+                history = pd.read_csv(path)
+                kept = history[["epoch", *(name for name in QUANTITIES if name in history)]].apply(pd.to_numeric)
+            except (OSError, ValueError, KeyError) as error:
+                raise InputError(f"{path.name} cannot be read ({one_line(error)})") from None
             return kept.assign(**{name: 100 * kept[name] for name in kept if str(name).endswith("top1")})
     return None
 
@@ -62,7 +71,7 @@ def draw_curves(data: pd.DataFrame, *, dataset: str, synthetic: bool) -> Figure:
     """One panel a quantity, one line a row with a band of one standard deviation.
 
     Args:
-        data: As from `curves_data`, not empty for the data set.
+        data: The first of `curves_data`, not empty for the data set.
         dataset: The column to draw.
         synthetic: Stamps the figure.
     """

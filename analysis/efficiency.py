@@ -12,6 +12,7 @@ from analysis import cells, published
 from analysis.complexity import COMPONENTS, HEAD, WIDTHS, count, paper_model
 from analysis.figure import COLUMN, MARKERS, PAGE, PALETTE, new_figure, stamp, styled
 from analysis.formats import Table
+from analysis.places import slug
 from analysis.tables import METRIC_NAMES, summary
 from studies.plan import Cell, Plan
 
@@ -168,7 +169,7 @@ def accuracy_figures(results: Path, plan: Plan) -> Iterator[tuple[str, pd.DataFr
         points = data[(data["dataset"] == dataset) & (data["metric"] == plan.metrics[0])]
         if points["multiply_adds"].nunique() > 1:
             yield (
-                f"{plan.name}_{dataset}_cost",
+                f"{plan.name}_{slug(dataset)}_cost",
                 points,
                 draw_accuracy(points, synthetic=cells.is_synthetic(plan, dataset)),
             )

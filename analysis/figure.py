@@ -1,6 +1,7 @@
 """How every figure looks and is saved: column widths of a paper, embedded fonts, colours that all can tell apart."""
 
 import io
+import warnings
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
@@ -10,8 +11,11 @@ import matplotlib as mpl
 from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.font_manager import findfont, get_font
+from matplotlib.text import Text
 
 from analysis.formats import SYNTHETIC
+from analysis.places import make_folder
 from taghead.files import written_whole
 
 COLUMN = 3.3  # inches: one column of a two-column paper
@@ -38,6 +42,7 @@ STYLE: Any = {
     "axes.prop_cycle": cycler(color=PALETTE),
     "lines.linewidth": 1.2,
     "lines.markersize": 3.5,
+    "text.parse_math": False,  # labels are the user's: a $ in them is a dollar
     "savefig.dpi": 200,
     "pdf.fonttype": 42,  # TrueType, which publishers' checks ask for
     "svg.fonttype": "path",
@@ -93,9 +98,23 @@ def to_bytes(figure: Figure, kind: str) -> bytes:
         kind: ``png``, ``pdf`` or ``svg``.
     """
     buffer = io.BytesIO()
-    with mpl.rc_context(STYLE):
+    with mpl.rc_context(STYLE), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from")  # `undrawn` tells it in words
         figure.savefig(buffer, format=kind, metadata=METADATA[kind])
     return buffer.getvalue()
+
+
+def undrawn(figure: Figure) -> str:
+    """The characters of a figure's texts that their fonts lack, in order: they are drawn as empty boxes.
+
+    Args:
+        figure: Any.
+    """
+    lacking = set()
+    for text in figure.findobj(Text):
+        glyphs = get_font(findfont(text.get_fontproperties())).get_charmap()
+        lacking |= {one for one in text.get_text() if one.isprintable() and ord(one) not in glyphs}
+    return "".join(sorted(lacking))
 
 
 def save(figure: Figure, folder: Path, name: str, *, kinds: tuple[str, ...] = ("png", "pdf")) -> list[Path]:
@@ -107,7 +126,7 @@ def save(figure: Figure, folder: Path, name: str, *, kinds: tuple[str, ...] = ("
         name: The files' stem.
         kinds: Any of ``png``, ``pdf``, ``svg``.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     paths = [folder / f"{name}.{kind}" for kind in kinds]
     for path, kind in zip(paths, kinds, strict=True):
         with written_whole(path) as beside:

@@ -146,9 +146,9 @@ def draw_frame_weights(data: pd.DataFrame) -> Figure:
         left.plot(weights["frame"], weights["weight"], label=name, **_look(name))
         curve = curves[(curves["graph"] == name) & (curves["k_prop"] == k_prop)]
         right.plot(curve["alpha"], curve["deviation"], label=name, clip_on=False, **_look(name))
-    left.set(xlabel="time step", ylabel=r"T$\cdot$w (1: plain averaging)", title=rf"$\alpha$ = {alpha}, K = {k_prop}")
+    left.set(xlabel="time step", ylabel="T·w (1: plain averaging)", title=f"alpha = {alpha}, K = {k_prop}")
     left.xaxis.set_major_locator(MaxNLocator(integer=True))
-    right.set(xlabel=r"$\alpha$", ylabel="largest deviation, %", title=f"K = {k_prop}")
+    right.set(xlabel="alpha", ylabel="largest deviation, %", title=f"K = {k_prop}")
     right.set_yscale("symlog", linthresh=0.01)  # has a place for the exact zeros of intra-frame edges
     right.set_yticks([0, 0.01, 0.1, 1, 10], ["0", "0.01", "0.1", "1", "10"])
     right.set_ylim(0, 20)
@@ -171,8 +171,8 @@ def draw_contrast(data: pd.DataFrame) -> Figure:
         over_alpha, over_steps = mine[mine["k_prop"] == k_prop], mine[mine["alpha"] == alpha]
         left.plot(over_alpha["alpha"], over_alpha["contrast"], label=name, **_look(name))
         right.plot(over_steps["k_prop"], over_steps["contrast"], **_look(name))
-    left.set(xlabel=r"$\alpha$", ylabel="contrast left within a frame, %", title=f"K = {k_prop}", ylim=(0, 105))
-    right.set(xlabel="K", title=rf"$\alpha$ = {alpha}", ylim=(0, 105), xscale="log")
+    left.set(xlabel="alpha", ylabel="contrast left within a frame, %", title=f"K = {k_prop}", ylim=(0, 105))
+    right.set(xlabel="K", title=f"alpha = {alpha}", ylim=(0, 105), xscale="log")
     right.set_xticks(steps := sorted(curves["k_prop"].unique()), [str(step) for step in steps])
     right.minorticks_off()
     figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=4)

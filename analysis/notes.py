@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from analysis.cells import is_published
+from analysis.cells import is_published, read_arrays, trial_in_words
 from studies.plan import Cell, Plan
 from taghead.backbones import grid_of
 from taghead.config import Config, canonical, evolve, flatten
@@ -18,6 +18,8 @@ from taghead.errors import InputError
 from taghead.recipes import recipe
 
 GRAPH_FIELDS = ("head.edges", "head.edge_combination", "head.alpha", "head.k_prop", "head.edge_dropout")
+Digests = dict[tuple[str, str], dict[int, str]]  # by row and column, then by seed
+
 MAX_LISTED = 8  # rows in one sentence
 PROVENANCE = {"recipe": "recipe versions", "device": "devices", "threads": "numbers of threads",
               "torch": "versions of torch"}  # fmt: skip
@@ -59,7 +61,9 @@ def notes(results: Path, plan: Plan, frame: pd.DataFrame) -> list[str]:
     """
     said = [*_about_numbers(plan, frame), *_about_clips(frame), *_about_metrics(plan, frame)]
     said += _about_settings(plan)
-    said += [sentence(comparison) for comparison in compare_rows(results, plan)]
+    digests, left_out = _digests(results, plan)
+    said += [sentence(comparison) for comparison in _compared(plan, digests)]
+    said += left_out
     return [*said, *_about_provenance(frame), *_about_failures(frame)]
 
 
@@ -156,10 +160,13 @@ def compare_rows(results: Path, plan: Plan) -> list[Comparison]:
         results: The results folder.
         plan: The study.
     """
+    return _compared(plan, _digests(results, plan)[0])
+
+
+def _compared(plan: Plan, digests: Digests) -> list[Comparison]:
     found = []
     for dataset in plan.datasets:
         columns = [cell for cell in plan.cells if cell.dataset == dataset]
-        digests = {cell.row: _digests(results, cell) for cell in columns}
         told: set[str] = set()
         for first, second in combinations(columns, 2):
             if {first.row, second.row} & told:
@@ -179,8 +186,8 @@ def _merged(pairs: list[Comparison]) -> list[Comparison]:
     return [replace(group, rows=(*group.rows, *others)) for group, others in groups.items()]
 
 
-def _compare(first: Cell, second: Cell, digests: dict[str, dict[int, str]]) -> Comparison:
-    ours, theirs = digests[first.row], digests[second.row]
+def _compare(first: Cell, second: Cell, digests: Digests) -> Comparison:
+    ours, theirs = (digests[cell.row, cell.dataset] for cell in (first, second))
     seeds = tuple(sorted(ours.keys() & theirs.keys()))
     return Comparison(
         rows=(first.row, second.row),
@@ -192,17 +199,23 @@ def _compare(first: Cell, second: Cell, digests: dict[str, dict[int, str]]) -> C
     )
 
 
-def _digests(results: Path, cell: Cell) -> dict[int, str]:
-    """A hash of ids and logits by seed, of the trials that have them."""
-    found = {}
-    for seed, trial in cell.trials.items():
-        path = results / "trials" / trial / "predictions.npz"
-        if path.exists():
-            with np.load(path, allow_pickle=False) as arrays:
-                parts = [np.ascontiguousarray(arrays[name]) for name in ("ids", "logits")]
+def _digests(results: Path, plan: Plan) -> tuple[Digests, list[str]]:
+    """A hash of ids and logits of each trial that has them, and a sentence on each whose file is damaged."""
+    found: Digests = {(cell.row, cell.dataset): {} for cell in plan.cells}
+    left_out = []
+    for cell in plan.cells:
+        for seed, trial in cell.trials.items():
+            path = results / "trials" / trial / "predictions.npz"
+            if not path.exists():
+                continue
+            try:
+                parts = read_arrays(path, ("ids", "logits"))
+            except InputError as error:
+                left_out.append(f"{trial_in_words(cell, seed)}: {error}; no row was compared to it.")
+                continue
             content = b"".join(str((part.dtype, part.shape)).encode() + part.tobytes() for part in parts)
-            found[seed] = sha256(content).hexdigest()
-    return found
+            found[cell.row, cell.dataset][seed] = sha256(content).hexdigest()
+    return found, left_out
 
 
 def same_function(first: Config, second: Config) -> bool:

@@ -19,9 +19,11 @@ from analysis import cells, complexity, curves, efficiency, findings, frame_weig
 from analysis.figure import to_bytes
 from analysis.formats import FORMATS, SYNTHETIC, Table, to_html
 from analysis.notes import compare_rows, sentence
+from analysis.places import make_folder, slug
 from analysis.tables import METRIC_NAMES, study_table
 from studies.plan import Cell, Plan, read_plan
 from taghead.backbones import grid_of
+from taghead.errors import InputError
 from taghead.files import written_whole
 
 # a study of a hundred rows has its table; its curves would be a tangle
@@ -78,8 +80,11 @@ def write_report(results: Path, names: Iterable[str], out: Path, *, files: bool 
         The paths written, the report first.
 
     Raises:
-        InputError: No such study.
+        InputError: No such study, or no file can be written there.
     """
+    if out.is_dir():
+        raise InputError(f"{out}: a folder, but the report is one file; give --out {out / 'report.html'}.")
+    make_folder(out.parent)
     page = compose(results, [read_plan(results, name) for name in dict.fromkeys(names)])
     texts = {out: render(page)}
     images: dict[Path, bytes] = {}
@@ -88,7 +93,7 @@ def write_report(results: Path, names: Iterable[str], out: Path, *, files: bool 
             texts |= {out.parent / "tables" / f"{table.name}.{kind}": FORMATS[kind](table) for kind in FILE_FORMATS}
         images = {out.parent / "figures" / f"{picture.name}.png": picture.png for picture in pictures_of(page)}
     for path in (*texts, *images):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         with written_whole(path) as beside:
             beside.write_bytes(images[path] if path in images else texts[path].encode())
     return [*texts, *images]
@@ -166,14 +171,15 @@ def section(results: Path, plan: Plan) -> Section:
     """
     frame = cells.join(results, plan)
     table = study_table(results, plan)
+    panels, unread = _tsne_pictures(results, plan, table)
     return Section(
         plan=plan,
         progress=findings.progress(frame),
         table=table,
         found=[*findings.found(plan, table.data, frame), *_identical(results, plan)],
-        limits=findings.limits(plan, table.data, frame),
+        limits=[*findings.limits(plan, table.data, frame), *unread],
         pictures=[
-            *_tsne_pictures(results, plan, table),
+            *panels,
             *_curve_pictures(results, plan, table),
             *_accuracy_pictures(results, plan),
         ],
@@ -184,23 +190,32 @@ def _identical(results: Path, plan: Plan) -> list[str]:
     return [sentence(comparison) for comparison in compare_rows(results, plan) if comparison.identical]
 
 
-def _tsne_pictures(results: Path, plan: Plan, table: Table) -> Iterable[Picture]:
+def _tsne_pictures(results: Path, plan: Plan, table: Table) -> tuple[list[Picture], list[str]]:
+    """A figure for each column with embeddings, and a sentence on each column of which none can be read."""
+    made, unread = [], []
     for dataset in plan.datasets if "embeddings" in plan.keep else ():
         seed = _first_seed_with_embeddings(results, plan, dataset)
         if seed is None:
             continue
-        rows = tsne.load(results, plan, dataset=dataset, seed=seed)
+        try:
+            rows, left_out = tsne.load(results, plan, dataset=dataset, seed=seed)
+        except InputError as error:
+            unread.append(str(error))
+            continue
         if len(rows[0].ids) < 4:
             continue
         data, scores = tsne.tsne_data(rows), tsne.scores_data(rows)
         told = "; ".join(f"{s.panel}: 5-NN {s.knn:.1f} %, silhouette {s.silhouette:.2f}" for s in scores.itertuples())
-        yield picture(
-            tsne.draw_tsne(data, scores, synthetic=table.synthetic),
-            f"{plan.name}_{dataset}_tsne",
-            alt=f"t-SNE of the pooled vectors on {dataset}, a panel a row. {told}.",
-            caption="t-SNE of the pooled vectors, as in the paper's Figure 3. "
-            f"{tsne.note(data, scores, dataset=dataset, seed=seed)}",
+        said = tsne.note(data, scores, dataset=dataset, seed=seed, left_out=left_out)
+        made.append(
+            picture(
+                tsne.draw_tsne(data, scores, synthetic=table.synthetic),
+                f"{plan.name}_{slug(dataset)}_tsne",
+                alt=f"t-SNE of the pooled vectors on {dataset}, a panel a row. {told}.",
+                caption=f"t-SNE of the pooled vectors, as in the paper's Figure 3. {said}",
+            )
         )
+    return made, unread
 
 
 def _first_seed_with_embeddings(results: Path, plan: Plan, dataset: str) -> int | None:
@@ -216,7 +231,7 @@ def _first_seed_with_embeddings(results: Path, plan: Plan, dataset: str) -> int 
 
 
 def _curve_pictures(results: Path, plan: Plan, table: Table) -> Iterable[Picture]:
-    data = curves.curves_data(results, plan)
+    data, left_out = curves.curves_data(results, plan)
     if len(plan.rows) > MAX_CURVE_ROWS:
         return
     for dataset in data["dataset"].unique():
@@ -224,10 +239,10 @@ def _curve_pictures(results: Path, plan: Plan, table: Table) -> Iterable[Picture
         told = "; ".join(f"{row}: {value:.3g}" for row, value in last["mean"].items())
         yield picture(
             curves.draw_curves(data, dataset=dataset, synthetic=table.synthetic),
-            f"{plan.name}_{dataset}_curves",
+            f"{plan.name}_{slug(dataset)}_curves",
             alt=f"Learning curves on {dataset}. Training loss at the last epoch: {told}.",
             caption=f"Learning curves on {dataset}: mean over seeds, band of one standard deviation to either side. "
-            "Later rows are drawn thinner, so that rows that coincide stay visible.",
+            + " ".join(["Later rows are drawn thinner, so that rows that coincide stay visible.", *left_out]),
         )
 
 

@@ -4,6 +4,7 @@ Command: ``taghead-analysis tsne stages``. Any study that keeps embeddings has s
 """
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from sklearn.metrics import silhouette_score
 from sklearn.neighbors import NearestNeighbors
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
+from analysis.cells import read_arrays, trial_in_words
 from analysis.figure import MARKERS, PAGE, PALETTE, new_figure, stamp, styled
 from analysis.formats import MINUS
 from studies.plan import Plan
@@ -43,7 +45,7 @@ class Clips:
     vectors: ndarray
 
 
-def load(results: Path, plan: Plan, *, dataset: str, seed: int) -> list[Clips]:
+def load(results: Path, plan: Plan, *, dataset: str, seed: int) -> tuple[list[Clips], list[str]]:
     """The embeddings of each row that has them, all over the same clips in the same order.
 
     Args:
@@ -52,27 +54,42 @@ def load(results: Path, plan: Plan, *, dataset: str, seed: int) -> list[Clips]:
         dataset: One of its columns.
         seed: One of its seeds.
 
+    Returns:
+        The rows, and a sentence on each trial whose file is damaged.
+
     Raises:
-        InputError: No such column or seed, or no row with embeddings yet.
+        InputError: No such column or seed, or no row with embeddings that can be read.
     """
     if dataset not in plan.datasets:
         raise InputError(f"study {plan.name} has no data set {dataset!r}{nearest(dataset, plan.datasets)}")
     if seed not in plan.seeds:
         raise InputError(f"study {plan.name} has no seed {seed}; it has {', '.join(map(str, plan.seeds))}.")
-    found = []
+    found, left_out = [], []
     for row in plan.rows:
-        path = results / "trials" / plan.cell(row, dataset).trials[seed] / "embeddings.npz"
+        cell = plan.cell(row, dataset)
+        path = results / "trials" / cell.trials[seed] / "embeddings.npz"
         if path.exists():
-            with np.load(path, allow_pickle=False) as arrays:
-                readable = ~np.isnan(arrays["embeddings"]).any(axis=1)
-                found.append(Clips(row, *(arrays[name][readable] for name in ("ids", "labels", "embeddings"))))
+            try:
+                found.append(_read(path, row))
+            except InputError as error:
+                left_out.append(f"{trial_in_words(cell, seed)}: {error} and was left out.")
+    if not found and left_out:
+        raise InputError(f"study {plan.name}: no embeddings to draw. {' '.join(left_out)}")
     if not found:
         raise InputError(
             f"study {plan.name}, {dataset}, seed {seed}: no trial with embeddings; run taghead-studies run "
             f"{plan.name} --keep embeddings first."
         )
     common = sorted(set.intersection(*(set(clips.ids.tolist()) for clips in found)))
-    return [_in_order(clips, common) for clips in found]
+    return [_in_order(clips, common) for clips in found], left_out
+
+
+def _read(path: Path, row: str) -> Clips:
+    ids, labels, vectors = read_arrays(path, ("ids", "labels", "embeddings"))
+    if vectors.ndim != 2 or vectors.dtype.kind != "f" or labels.dtype.kind not in "iu":
+        raise InputError(f"{path.name} holds no vectors with labels")
+    readable = ~np.isnan(vectors).any(axis=1)
+    return Clips(row, ids[readable], labels[readable], vectors[readable])
 
 
 def _in_order(clips: Clips, ids: list[str]) -> Clips:
@@ -229,7 +246,7 @@ def _looks(labels: list[int]) -> dict[int, tuple[object, str]]:
     }
 
 
-def note(data: pd.DataFrame, scores: pd.DataFrame, *, dataset: str, seed: int) -> str:
+def note(data: pd.DataFrame, scores: pd.DataFrame, *, dataset: str, seed: int, left_out: Iterable[str] = ()) -> str:
     """What was drawn, for the caption.
 
     Args:
@@ -237,11 +254,13 @@ def note(data: pd.DataFrame, scores: pd.DataFrame, *, dataset: str, seed: int) -
         scores: As from `scores_data`.
         dataset: The column.
         seed: The trial's seed.
+        left_out: As from `load`.
     """
     drawn = len(data) // len(scores)
-    return (
+    said = (
         f"{dataset}, seed {seed}: {drawn} test clips of {scores['classes'].iloc[0]} classes, the same in all panels, "
         f"perplexity {data['perplexity'].iloc[0]:.0f}. Under each panel, in the space of the pooled vectors "
         f"({scores['clips'].iloc[0]} clips): leave-one-out accuracy of the {NEIGHBOURS} nearest neighbours, and the "
         "silhouette. Distances between clusters mean nothing in a t-SNE."
     )
+    return " ".join([said, *left_out])

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,8 +10,9 @@ from stored import Results
 from typer.testing import CliRunner
 
 from analysis.__main__ import app, main
-from studies.catalog import COMPONENTS
+from studies.catalog import COMPONENTS, STAGES
 from studies.plan import Plan
+from taghead.recipes import recipe
 
 
 def run(*words: str) -> str:
@@ -62,6 +64,24 @@ def test_curves_and_tsne_are_written(results: Results, stages: Plan, tmp_path: P
     ]
 
 
+def test_a_label_with_signs_makes_one_file_and_what_is_damaged_or_not_drawn_is_printed(
+    results: Results, tmp_path: Path
+) -> None:
+    study = replace(STAGES, rows={"\u4f53": {}, "TAG": {"head.alpha": 0.2}}, base_row=None)
+    plan = results.plan(study, seeds=[0], **{"a:b $x": recipe("synthetic")})
+    folders = [results.finish(plan, row, seed=0) for row in plan.rows]
+    common = ["stages", "--results", str(results.root), "--out", str(tmp_path / "f"), "--figures", "png"]
+    assert "the font has no \u4f53; empty boxes" in run("tsne", *common)
+    (folders[1] / "embeddings.npz").write_bytes(b"cut")
+    (folders[1] / "history.csv").write_bytes(b"")
+    assert "embeddings.npz cannot be read" in run("tsne", *common)
+    assert "history.csv cannot be read" in run("curves", *common)
+    assert sorted(path.name for path in (tmp_path / "f").iterdir()) == [
+        "stages_a_b__x_curves.png",
+        "stages_a_b__x_tsne.png",
+    ]
+
+
 def test_frame_weights_are_written(tmp_path: Path) -> None:
     run("frame_weights", "--grid", "4", "9", "--out", str(tmp_path), "--format", "md", "--figures", "svg")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["contrast.svg", "frame_weights.md", "frame_weights.svg"]
@@ -99,6 +119,12 @@ def test_a_study_that_was_not_launched_is_told_how_to(
         (["tables", "components", "--format", "md,latex"], "--format: unknown 'latex'"),
         (["curves", "components", "--figures", "jpg"], "--figures: unknown 'jpg'"),
         (["report", "componets"], "did you mean 'components'"),
+        (["report", "components", "--out", "."], "a folder, but the report is one file"),
+        (["report", "components", "--out", "file/report.html"], "file: no folder to write to"),
+        (["tables", "components", "--out", "file"], "file: no folder to write to"),
+        (["curves", "components", "--out", "file"], "file: no folder to write to"),
+        (["tables", "components", "--format", ""], "--format: none given; valid names: csv, html, md, tex"),
+        (["curves", "components", "--figures", ","], "--figures: none given; valid names: pdf, png, svg"),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_status_2(
@@ -111,6 +137,7 @@ def test_a_mistake_is_one_line_and_exit_status_2(
     part: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    Path("file").touch()
     message = refused(monkeypatch, capsys, *words, "--results", str(results.root))
     assert part in message
     assert message.startswith("error: ")

@@ -105,3 +105,11 @@ def test_a_failure_is_told_with_its_reason(results: Results) -> None:
     results.finish(plan, "Full", seed=1, status="diverged", epoch=4, error="the loss became nan", metrics={})
     assert "Full, synthetic, seed 1" in said(results, plan)
     assert "diverged at epoch 4: the loss became nan." in said(results, plan)
+
+
+def test_damaged_predictions_are_named_and_the_other_trials_compared(results: Results, components: Plan) -> None:
+    trial = components.cell("B + TE", "synthetic").trials[1]
+    (results.root / "trials" / trial / "predictions.npz").write_bytes(b"PK cut")
+    text = said(results, components)
+    assert f"B + TE, synthetic, seed 1 (trial {trial}): predictions.npz cannot be read (" in text
+    assert "B + TE and B + TE + IF-FC: identical predictions and logits, bit for bit, in both seeds" in text

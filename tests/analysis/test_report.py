@@ -152,3 +152,18 @@ def test_what_the_report_shows_is_written_as_files_too(made: tuple[Results, Path
     assert {"figures/frame_weights.png", "figures/efficiency.png", "figures/contrast.png"} <= names
     for path in (results.root / "page" / "figures").glob("*.png"):
         assert base64.b64encode(path.read_bytes()).decode() in paths[0].read_text(encoding="utf-8")
+
+
+def test_damaged_files_are_named_and_the_page_goes_on(results: Results) -> None:
+    plan = results.plan(STAGES, seeds=[0], **{"a:b": recipe("synthetic")})
+    for row in plan.rows:
+        folder = results.finish(plan, row, seed=0)
+        (folder / "embeddings.npz").write_bytes(b"cut")
+    for name in ("predictions.npz", "history.csv"):
+        (folder / name).write_bytes(b"")
+    paths = write_report(results.root, ["stages"], results.root / "page" / "report.html", files=True)
+    text = Page(paths[0].read_text(encoding="utf-8")).text
+    for name in ("predictions.npz", "embeddings.npz"):
+        assert f"TAG, a:b, seed 0 (trial {folder.name}): {name} cannot be read" in text
+    assert f"TAG, a:b, seed 0 (trial {folder.name}): history.csv cannot be read" in text
+    assert "stages_a_b_curves.png" in {path.name for path in paths}

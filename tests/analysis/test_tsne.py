@@ -6,7 +6,7 @@ import pytest
 from matplotlib.figure import Figure
 from stored import Results
 
-from analysis.tsne import MAX_POINTS, Clips, class_names, draw_tsne, knn_accuracy, load, scores_data, tsne_data
+from analysis.tsne import MAX_POINTS, Clips, class_names, draw_tsne, knn_accuracy, load, note, scores_data, tsne_data
 from studies.plan import Plan
 from taghead.errors import InputError
 
@@ -20,7 +20,7 @@ def clusters(row: str, *, classes: int, each: int, distance: float) -> Clips:
 
 
 def test_every_panel_shows_the_same_clips_in_the_same_order(results: Results, stages: Plan) -> None:
-    rows = load(results.root, stages, dataset="synthetic", seed=0)
+    rows, _ = load(results.root, stages, dataset="synthetic", seed=0)
     assert [clips.row for clips in rows] == ["TL", "FT", "TAG"]
     assert all((clips.ids == rows[0].ids).all() and (clips.labels == rows[0].labels).all() for clips in rows)
 
@@ -30,12 +30,12 @@ def test_a_clip_that_does_not_decode_is_in_no_panel(results: Results, stages: Pl
     arrays = dict(np.load(path))
     arrays["embeddings"][3] = np.nan
     np.savez(path, **arrays)
-    rows = load(results.root, stages, dataset="synthetic", seed=0)
+    rows, _ = load(results.root, stages, dataset="synthetic", seed=0)
     assert {len(clips.ids) for clips in rows} == {len(arrays["ids"]) - 1}
 
 
 def test_the_same_seed_draws_the_same_picture(results: Results, stages: Plan) -> None:
-    rows = load(results.root, stages, dataset="synthetic", seed=0)
+    rows, _ = load(results.root, stages, dataset="synthetic", seed=0)
     assert tsne_data(rows).equals(tsne_data(rows))
 
 
@@ -72,7 +72,7 @@ def test_labels_drawn_at_random_are_neighbours_at_chance() -> None:
 
 
 def test_names_come_from_clip_ids_where_they_carry_them(results: Results, stages: Plan) -> None:
-    (first, *_) = load(results.root, stages, dataset="synthetic", seed=0)
+    (first, *_), _ = load(results.root, stages, dataset="synthetic", seed=0)
     assert class_names(first) == {0: "motion a", 1: "motion b", 2: "motion c", 3: "motion d"}
     gym = Clips("TL", np.array(["abc_E_1_2_A_0_1", "abc_E_1_2_A_0_2"]), np.array([0, 1]), np.zeros((2, 1)))
     assert class_names(gym) == {0: "class 0", 1: "class 1"}
@@ -110,3 +110,33 @@ def test_an_unknown_seed_or_data_set_is_refused(results: Results, stages: Plan) 
         load(results.root, stages, dataset="synthetic", seed=7)
     with pytest.raises(InputError, match="did you mean 'synthetic'"):
         load(results.root, stages, dataset="syntetic", seed=0)
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 cut", b"no archive"])
+def test_damaged_embeddings_are_named_and_left_out(results: Results, stages: Plan, content: bytes) -> None:
+    trial = stages.cell("FT", "synthetic").trials[0]
+    (results.root / "trials" / trial / "embeddings.npz").write_bytes(content)
+    rows, left_out = load(results.root, stages, dataset="synthetic", seed=0)
+    assert [clips.row for clips in rows] == ["TL", "TAG"]
+    (said,) = left_out
+    assert said.startswith(f"FT, synthetic, seed 0 (trial {trial}): embeddings.npz cannot be read (")
+    data = pd.DataFrame({"perplexity": [5.0, 5.0]})
+    assert note(data, scores_data(rows), dataset="synthetic", seed=0, left_out=left_out).endswith(said)
+
+
+@pytest.mark.parametrize(
+    "arrays",
+    [
+        {"ids": np.array(["a"]), "labels": np.array([0])},
+        {"ids": np.array(["a", "b"]), "labels": np.array([0]), "embeddings": np.zeros((1, 2))},
+        {"ids": np.array(["a"]), "labels": np.array([0]), "embeddings": np.zeros(1)},
+        {"ids": np.array(["a"]), "labels": np.array([0]), "embeddings": np.array([{}])},
+    ],
+)
+def test_a_study_of_which_no_embeddings_can_be_read_says_so(
+    results: Results, stages: Plan, arrays: dict[str, np.ndarray]
+) -> None:
+    for row in stages.rows:
+        np.savez(results.root / "trials" / stages.cell(row, "synthetic").trials[0] / "embeddings.npz", **arrays)
+    with pytest.raises(InputError, match=r"no embeddings to draw. TL, synthetic, seed 0"):
+        load(results.root, stages, dataset="synthetic", seed=0)
