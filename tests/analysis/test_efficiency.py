@@ -60,3 +60,10 @@ def test_points_of_one_cost_do_not_hide_one_another(results: Results, components
     ((_, points, figure),) = accuracy_figures(results.root, components)
     places = {bar.lines[0].get_xdata()[0] for bar in figure.axes[0].containers}
     assert len(places) == len(points) == 5
+
+
+def test_the_file_of_a_column_is_named_without_its_odd_signs(results: Results) -> None:
+    plan = results.plan(COMPONENTS, seeds=[0], **{"a:b": recipe("synthetic")})
+    for row in ("B", "Full"):
+        results.finish(plan, row, seed=0)
+    assert [name for name, _, _ in accuracy_figures(results.root, plan)] == ["components_a_b_cost"]
