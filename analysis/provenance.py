@@ -1,6 +1,8 @@
 """Where a report's numbers come from: commits, machines, clips, failures, and the commands that make them again."""
 
 import shlex
+from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +11,12 @@ import pandas as pd
 from analysis.formats import Table
 from studies.catalog import STUDIES
 from studies.plan import Plan
+from studies.store import Store
 from taghead.config import Config, flatten
+from taghead.errors import InputError
 from taghead.recipes import RECIPES
+
+MOST_CLIPS = 50  # that a page names; more are counted
 
 
 def provenance_table(frame: pd.DataFrame, *, name: str) -> Table:
@@ -58,6 +64,34 @@ def failures_table(frame: pd.DataFrame, *, name: str) -> Table | None:
         tuple("-" if pd.isna(value) else _text(value) for value in row) for row in data.itertuples(index=False)
     )
     return Table(name, "Trials without a score", tuple(columns), rows, data, synthetic=bool(bad["synthetic"].any()))
+
+
+def clips_table(results: Path, plans: Iterable[Plan], *, name: str) -> Table | None:
+    """Every clip that some trial could not use, with the reason; None where all were used.
+
+    Args:
+        results: The results folder.
+        plans: The studies.
+        name: The file's stem.
+    """
+    found: dict[tuple[str, str], str] = {}
+    for trial in dict.fromkeys(trial for plan in plans for trial in plan.trial_ids()):
+        with suppress(InputError):  # a damaged record is told of among the trials
+            if record := Store(results).read(trial):
+                data = record.data
+                found |= {(data.dataset, clip): f"does not decode: {why}" for clip, why in data.unreadable.items()}
+                found |= {(data.dataset, clip): "is not there" for clip in data.missing}
+    if not found:
+        return None
+    rows = [(dataset, clip, reason) for (dataset, clip), reason in sorted(found.items())]
+    columns = ["data set", "clip", "reason"]
+    notes = ["A clip of the test split that does not decode counts as wrong; one that is not there is left out."]
+    if len(rows) > MOST_CLIPS:
+        notes.append(f"The first {MOST_CLIPS} of {len(rows)}.")
+    return Table(
+        name, "Clips that were not used", tuple(columns), tuple(rows[:MOST_CLIPS]), pd.DataFrame(rows, columns=columns),
+        tuple(notes),
+    )  # fmt: skip
 
 
 def _text(value: Any) -> str:

@@ -115,6 +115,7 @@ def compose(results: Path, plans: list[Plan]) -> dict[str, Any]:
         "graph": _graph_section(plans[0]),
         "cost": _cost_section(results, plans[0]),
         "failures": provenance.failures_table(frame, name="failures"),
+        "clips": provenance.clips_table(results, plans, name="clips"),
         "provenance": provenance.provenance_table(frame, name="provenance"),
         "commands": [*(provenance.run_command(plan, results) for plan in plans), _own_command(plans, results)],
         "version": version("taghead"),

@@ -26,6 +26,7 @@ from jaxtyping import Float, Float32, UInt8
 from taghead.data.figure import PALETTE, Camera, Pose, draw
 from taghead.data.motions import COARSE, FINE, TIME_ALONE, Motion
 from taghead.errors import InputError
+from taghead.files import write_text, written_whole
 
 Kind = Literal["fine", "coarse"]
 Size = Literal["tiny", "small", "medium"]
@@ -236,9 +237,11 @@ def _stand(drawn: Nuisance) -> Pose:
 
 
 def write_video(path: Path, frames: UInt8[np.ndarray, "T h w 3"]) -> None:
-    """Encode with H.264, in one thread and without a date: equal frames are equal bytes. Written beside and renamed."""
-    part = path.with_suffix(f".{os.getpid()}.part")
-    with av.open(part, "w", format="mp4", options={"fflags": "+bitexact"}) as container:
+    """Encode with H.264, in one thread and without a date: equal frames are equal bytes."""
+    with (
+        written_whole(path) as beside,
+        av.open(beside, "w", format="mp4", options={"fflags": "+bitexact"}) as container,
+    ):
         stream = container.add_stream("libx264", rate=FRAMES_PER_SECOND, options={"crf": "18", "preset": "veryfast"})
         stream.width, stream.height, stream.pix_fmt = frames.shape[2], frames.shape[1], "yuv420p"
         stream.codec_context.thread_count = 1
@@ -246,7 +249,6 @@ def write_video(path: Path, frames: UInt8[np.ndarray, "T h w 3"]) -> None:
         for image in frames:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
         container.mux(stream.encode(None))
-    part.replace(path)
 
 
 def make_dataset(root: Path, *, size: Size | str, kind: Kind | str, seed: int = 0, workers: int | None = None) -> Path:
@@ -274,7 +276,7 @@ def make_dataset(root: Path, *, size: Size | str, kind: Kind | str, seed: int = 
     if _found(root, about) == about | {"finished": True}:
         return root
     root.mkdir(parents=True, exist_ok=True)
-    _write(root / "synthetic.json", json.dumps(about | {"finished": False}, indent=1))
+    write_text(root / "synthetic.json", json.dumps(about | {"finished": False}, indent=1) + "\n")
     jobs = [(name, number) for number in range(about["clips_per_class"]) for name in about["classes"]]
     for name in about["classes"]:
         (root / "video" / name).mkdir(parents=True, exist_ok=True)
@@ -288,8 +290,8 @@ def make_dataset(root: Path, *, size: Size | str, kind: Kind | str, seed: int = 
         with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
             list(pool.map(make, *zip(*jobs, strict=True), chunksize=8))
     _write_table(root, jobs, seed=seed, kind=about["kind"])
-    _write(root / "README.md", _readme(about))
-    _write(root / "synthetic.json", json.dumps(about | {"finished": True}, indent=1))
+    write_text(root / "README.md", _readme(about) + "\n")
+    write_text(root / "synthetic.json", json.dumps(about | {"finished": True}, indent=1) + "\n")
     return root
 
 
@@ -343,15 +345,8 @@ def _make_clip(root: Path, name: str, number: int, *, seed: int, kind: Kind) -> 
         write_video(path, render(name, number, seed=seed, kind=kind))
 
 
-def _write(path: Path, text: str) -> None:
-    part = path.with_suffix(f".{os.getpid()}.part")
-    part.write_text(text + "\n", encoding="utf-8")
-    part.replace(path)
-
-
 def _write_table(root: Path, jobs: Sequence[tuple[str, int]], *, seed: int, kind: Kind) -> None:
-    part = root / f"clips.{os.getpid()}.part"
-    with part.open("w", newline="", encoding="utf-8") as file:
+    with written_whole(root / "clips.csv") as beside, beside.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["clip", "class", "split", *(field.name for field in fields(Nuisance)), "drift_pixels"])
         for name, number in sorted(jobs):
@@ -359,7 +354,6 @@ def _write_table(root: Path, jobs: Sequence[tuple[str, int]], *, seed: int, kind
             drift = float(np.hypot(drawn.drift_x, drawn.drift_y))
             values = [_cell(value) for value in [*asdict(drawn).values(), drift]]
             writer.writerow([f"{name}_{number:03d}", name, split_of(number), *values])
-    part.replace(root / "clips.csv")
 
 
 def _cell(value: object) -> str:

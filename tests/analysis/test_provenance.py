@@ -3,10 +3,10 @@
 import shlex
 from dataclasses import replace
 
-from stored import Results
+from stored import Results, data_facts
 
 from analysis import cells
-from analysis.provenance import failures_table, provenance_table, run_command
+from analysis.provenance import MOST_CLIPS, clips_table, failures_table, provenance_table, run_command
 from studies.catalog import COMPONENTS
 from studies.plan import Plan
 from taghead.config import evolve, parse_overrides
@@ -33,6 +33,21 @@ def test_failures_are_listed_with_their_reason(results: Results) -> None:
     assert table is not None
     assert "ValueError: no" in table.rows[0]
     assert len(table.rows) == 1
+
+
+def test_clips_that_were_not_used_are_named_once_with_their_reason(results: Results) -> None:
+    plan = results.plan(COMPONENTS)
+    assert clips_table(results.root, [plan], name="clips") is None
+    missing = tuple(f"gone_{number:03d}" for number in range(MOST_CLIPS))
+    facts = data_facts("synthetic").model_copy(update={"unreadable": {"cut": "no frame"}, "missing": missing})
+    for row in ("B", "Full"):
+        results.finish(plan, row, seed=0, data=facts)
+    table = clips_table(results.root, [plan, plan], name="clips")
+    assert table is not None
+    assert table.rows[0] == ("synthetic", "cut", "does not decode: no frame")
+    assert len(table.rows) == MOST_CLIPS
+    assert len(table.data) == MOST_CLIPS + 1
+    assert table.notes[-1] == f"The first {MOST_CLIPS} of {MOST_CLIPS + 1}."
 
 
 def test_the_command_makes_the_same_plan(results: Results) -> None:
