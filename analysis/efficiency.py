@@ -15,6 +15,7 @@ from analysis.formats import Table
 from analysis.places import slug
 from analysis.tables import METRIC_NAMES, summary
 from studies.plan import Cell, Plan
+from taghead.backbones.own import is_own
 
 NUM_CLASSES = {"gym99": 99, "gym288": 288, "haa500": 500}
 QUANTITIES = {"params_m": "parameters, M", "gmac": "multiply-adds, G"}
@@ -93,11 +94,11 @@ def costs_data(plan: Plan, frame: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         Columns ``row, dataset, parameters, multiply_adds, as_fvcore`` of the whole model and one clip; no row where the
-        number of classes is not known yet.
+        number of classes is not known yet, nor of a user's own backbone, whose source no table runs.
     """
     rows = []
     for cell in plan.cells:
-        if classes := num_classes(frame, cell):
+        if (classes := num_classes(frame, cell)) and not is_own(cell.config.model.backbone):
             sums = count(cell.config, num_classes=classes)[["parameters", "multiply_adds", "as_fvcore"]].sum()
             rows.append((cell.row, cell.dataset, *sums.tolist()))
     return pd.DataFrame(rows, columns=["row", "dataset", "parameters", "multiply_adds", "as_fvcore"])

@@ -5,9 +5,9 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.intervals import wilson
 from analysis.tables import METRIC_NAMES, signed
 from studies.plan import Plan
+from taghead.metrics import wilson
 
 
 def found(plan: Plan, data: pd.DataFrame, frame: pd.DataFrame) -> list[str]:

@@ -59,25 +59,3 @@ def paired_difference(ours: Mapping[int, float], base: Mapping[int, float], *, c
     """
     common = sorted(ours.keys() & base.keys())
     return spread((ours[seed] - base[seed] for seed in common), confidence=confidence)
-
-
-def wilson(correct: int, n: int, *, confidence: float = 0.95) -> tuple[float, float]:
-    """Wilson's interval of one run's accuracy, as a fraction: what the finite number of test clips leaves open.
-
-    (p + z^2/2n +- z sqrt(p(1-p)/n + z^2/4n^2)) / (1 + z^2/n), z the normal quantile.
-
-    Args:
-        correct: Clips that were classified right.
-        n: Clips in all.
-        confidence: The interval's coverage.
-
-    Raises:
-        ValueError: Not ``0 <= correct <= n`` with ``n >= 1``.
-    """
-    if not 0 <= correct <= n or n < 1:
-        raise ValueError(f"0 <= correct <= n with n >= 1 must hold, but got correct={correct}, n={n}.")
-    z = float(special.ndtri((1 + confidence) / 2))
-    share = correct / n
-    centre = share + z * z / (2 * n)
-    half = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    return (centre - half) / (1 + z * z / n), (centre + half) / (1 + z * z / n)

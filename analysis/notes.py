@@ -13,6 +13,7 @@ import pandas as pd
 from analysis.cells import is_published, read_arrays, trial_in_words
 from studies.plan import Cell, Plan
 from taghead.backbones import grid_of
+from taghead.backbones.own import is_own
 from taghead.config import Config, canonical, evolve, flatten
 from taghead.errors import InputError
 from taghead.recipes import recipe
@@ -236,7 +237,11 @@ def same_function(first: Config, second: Config) -> bool:
 def _weights(config: Config) -> tuple[float, ...]:
     from taghead.graph import frame_weights  # loads torch, which most tables do without
 
-    time, height, width = grid_of(config.model.backbone, config.data.num_frames, config.data.crop_size)
+    # a user's own backbone has a grid that is not known here: what is equal on this one is so on longer ones too
+    own = is_own(config.model.backbone)
+    time, height, width = (
+        (4, 7, 7) if own else grid_of(config.model.backbone, config.data.num_frames, config.data.crop_size)
+    )
     graph = {name: getattr(config.head, name) for name in ("alpha", "k_prop", "edges", "edge_combination")}
     return tuple(frame_weights((time, height * width), **graph).tolist())
 

@@ -138,7 +138,8 @@ def _base(plan: Plan, dataset: str) -> dict[str, Any]:
 
 
 def _changes(base: dict[str, Any], recipe: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in base.items() if value != recipe[key]}
+    source = "model.backbone_source"  # read anew by whoever sets the backbone
+    return {key: value for key, value in base.items() if value != recipe[key] and key != source}
 
 
 def _setting(value: Any) -> str:

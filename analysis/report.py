@@ -23,6 +23,7 @@ from analysis.places import make_folder, slug
 from analysis.tables import METRIC_NAMES, study_table
 from studies.plan import Cell, Plan, read_plan
 from taghead.backbones import grid_of
+from taghead.backbones.own import is_own
 from taghead.errors import InputError
 from taghead.files import written_whole
 
@@ -263,8 +264,12 @@ def _accuracy_pictures(results: Path, plan: Plan) -> Iterable[Picture]:
 
 
 def _full_cell(plan: Plan) -> Cell | None:
-    """The last row with the TAG-Head: in every table of the paper that is the full model."""
-    heads = [cell for cell in plan.cells if cell.config.model.head == "tag"]
+    """The last row with the TAG-Head: in every table of the paper that is the full model.
+
+    A user's own backbone is passed over: what it costs and which grid it has, only running its source would tell.
+    """
+    models = [(cell, cell.config.model) for cell in plan.cells]
+    heads = [cell for cell, model in models if model.head == "tag" and not is_own(model.backbone)]
     return heads[-1] if heads else None
 
 

@@ -2,7 +2,6 @@
 
 import runpy
 import sys
-import traceback
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -15,7 +14,7 @@ from studies.store import Store
 from studies.study import Study
 from studies.trial import Trial
 from taghead.config import Config, parse_overrides
-from taghead.errors import InputError, nearest
+from taghead.errors import InputError, in_file, nearest
 from taghead.recipes import recipe
 from taghead.record import Keep
 
@@ -84,24 +83,9 @@ def _variables(path: str) -> dict[str, Any]:
     try:
         return runpy.run_path(path)
     except Exception as error:
-        raise InputError(_where(error, path)) from None
+        raise InputError(in_file(error, path)) from None
     finally:
         sys.path[:] = before
-
-
-def _where(error: Exception, path: str) -> str:
-    """``file.py:3: SyntaxError: '(' was never closed``, by the last line of the user's file that took part."""
-    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == path]
-    text = str(error)
-    if isinstance(error, SyntaxError):
-        if error.filename == path:
-            lines.append(error.lineno)
-            text = error.msg
-    place = f"{path}:{lines[-1]}" if lines and lines[-1] else path
-    text = (text.strip().splitlines() or [""])[0]
-    if isinstance(error, InputError):
-        return f"{place}: {text}"
-    return f"{place}: {type(error).__name__}: {text}".removesuffix(": ")
 
 
 def find_root(data_root: Path, dataset: str, *, alone: bool) -> Path:
@@ -134,7 +118,10 @@ def plan_all(wanted: Sequence[Study], *, identify: Callable[[Config], Any]) -> l
     known: dict[tuple[Any, ...], Any] = {}
 
     def once(config: Config) -> Any:
-        key = (config.data.dataset, config.train.selection, config.model.backbone, config.model.pretrained)
+        model, data = config.model, config.data
+        key: tuple[Any, ...] = (data.dataset, config.train.selection, model.backbone, model.pretrained)
+        if model.backbone_source:  # it is shown a clip
+            key += (model.backbone_source, data.num_frames, data.crop_size)
         if key not in known:
             known[key] = identify(config)
         return known[key]

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, Self, get_origin
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator, model_validator
 
 from taghead.backbones import BACKBONES, check_input
+from taghead.backbones.own import is_own, source_of
 from taghead.errors import InputError, nearest
 
 EdgeKind = Literal["intra_frame", "time_aligned"]
@@ -47,7 +48,8 @@ class DataConfig(Value):
 class ModelConfig(Value):
     """The backbone, and which head stands on it."""
 
-    backbone: str = "r2plus1d_34"
+    backbone: str = "r2plus1d_34"  # or a user's own, ``my_module:factory``
+    backbone_source: str | None = None  # of a user's own: the text of its file, which `evolve` reads
     pretrained: bool = True
     freeze_backbone: bool = False
     norm_momentum: Fraction | None = None  # of the backbone's batch norms; None: the backbone's own
@@ -56,9 +58,18 @@ class ModelConfig(Value):
     @field_validator("backbone")
     @classmethod
     def _known(cls, name: str) -> str:
-        if name not in BACKBONES:
-            raise ValueError(f"no backbone {name!r}{nearest(name, BACKBONES)}")
+        if name not in BACKBONES and not is_own(name):
+            raise ValueError(f"no backbone {name!r} (your own: my_module:factory){nearest(name, BACKBONES)}")
         return name
+
+    @model_validator(mode="after")
+    def _has_its_source(self) -> Self:
+        if is_own(self.backbone) == (self.backbone_source is None):
+            raise ValueError(
+                "backbone_source is the source of a backbone of your own, and is read where model.backbone is set: "
+                'leave it out, and give backbones by --set or evolve(config, {"model.backbone": "my_module:factory"})'
+            )
+        return self
 
 
 class HeadConfig(Value):
@@ -112,6 +123,8 @@ class Config(Value):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
+        if is_own(self.model.backbone):
+            return self  # what it takes is known only once it is built
         check_input(self.model.backbone, self.data.num_frames, self.data.crop_size)
         channels = self.head.width or BACKBONES[self.model.backbone].channels
         if self.model.head == "tag" and self.head.num_layers and channels % self.head.num_heads:
@@ -177,6 +190,8 @@ def defaults() -> dict[str, Any]:
 def evolve(base: Config, overrides: Mapping[str, Any]) -> Config:
     """A new config with some dotted keys changed; the base stays as it is.
 
+    Where ``model.backbone`` is set to a user's own, the source is read from its file now.
+
     Args:
         base: The config to start from.
         overrides: Values by dotted key, as ``{"head.alpha": 0.2}``.
@@ -185,6 +200,8 @@ def evolve(base: Config, overrides: Mapping[str, Any]) -> Config:
         InputError: A key that is not known, or a value that breaks a rule.
     """
     values = base.model_dump()
+    if "model.backbone" in overrides and "model.backbone_source" not in overrides:
+        overrides = {**overrides, "model.backbone_source": source_of(str(overrides["model.backbone"]))}
     for key, value in overrides.items():
         _check_key(key)
         section, name = key.split(".")

@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from taghead.backbones import BACKBONES, freeze, grid_of
+from taghead.backbones.own import build_own, features_of
 from taghead.config import Config
 from taghead.head import LinearHead, TAGHead, grid_tokens
 
@@ -39,14 +40,21 @@ def build_model(config: Config, num_classes: int) -> VideoModel:
     Args:
         config: The experiment.
         num_classes: K.
+
+    Raises:
+        InputError: A user's own backbone fails, or does not take the config's clips.
     """
-    model = config.model
-    backbone_options = {} if model.norm_momentum is None else {"norm_momentum": model.norm_momentum}
-    channels = BACKBONES[model.backbone].channels
-    backbone = BACKBONES[model.backbone](**backbone_options)
+    model, data = config.model, config.data
+    if model.backbone_source is not None:
+        backbone = build_own(model.backbone, model.backbone_source, norm_momentum=model.norm_momentum)
+        size = {"num_frames": data.num_frames, "crop_size": data.crop_size}
+        channels, *grid = features_of(backbone, name=model.backbone, **size)
+    else:
+        options = {} if model.norm_momentum is None else {"norm_momentum": model.norm_momentum}
+        backbone, channels = BACKBONES[model.backbone](**options), BACKBONES[model.backbone].channels
+        grid = [*grid_of(model.backbone, data.num_frames, data.crop_size)]
     if model.freeze_backbone:
         freeze(backbone)
     if model.head == "linear":
         return VideoModel(backbone, LinearHead(channels, num_classes))
-    grid = grid_of(model.backbone, config.data.num_frames, config.data.crop_size)
-    return VideoModel(backbone, TAGHead(channels, grid, num_classes, **config.head.model_dump()))
+    return VideoModel(backbone, TAGHead(channels, (grid[0], grid[1], grid[2]), num_classes, **config.head.model_dump()))

@@ -11,9 +11,9 @@ from typing import Any, Literal
 
 import torch
 
-from taghead.backbones import BACKBONES
+from taghead.backbones import BACKBONES, Weights, own
 from taghead.checkpoint import TrainState, load_state, save_state
-from taghead.config import Config
+from taghead.config import Config, Triple
 from taghead.data.batches import Batch, eval_batches, train_batches
 from taghead.data.clips import ClipList, read_clips
 from taghead.data.frame_cache import FrameCache
@@ -99,21 +99,30 @@ def find_weights(config: Config, weights: Path | None) -> Path | None:
     if not config.model.pretrained:
         return None
     name = config.model.backbone
-    backbone = BACKBONES[name]
+    files = BACKBONES[name].weights.files if name in BACKBONES else {}
     if weights is None:
         bundled = Path(__file__).parent / "backbones" / f"{name}.safetensors"
         if bundled.is_file():
             return bundled
+        public = f" (public names: {', '.join(files)})" if files else ""
         raise InputError(
-            f"{name} starts from public weights: give --weights FILE (public names: "
-            f"{', '.join(backbone.weights.files)}), or start from nothing by --set model.pretrained=false."
+            f"{name} starts from weights: give --weights FILE{public}, or start from nothing by "
+            "--set model.pretrained=false."
         )
     if not weights.is_dir():
         return weights
-    for file in backbone.weights.files:
+    for file in files:
         if (weights / file).is_file():
             return weights / file
-    raise InputError(f"{weights}: no weights of {name}; expected one of {', '.join(backbone.weights.files)}.")
+    expected = f"expected one of {', '.join(files)}" if files else "name the file"
+    raise InputError(f"{weights}: no weights of {name}; {expected}.")
+
+
+def normalisation(config: Config) -> tuple[Triple, Triple]:
+    """Mean and standard deviation of the colours in 0..1: the config's, or what the backbone's weights came with."""
+    name = config.model.backbone
+    weights = BACKBONES[name].weights if name in BACKBONES else Weights(mean=own.MEAN, std=own.STD)
+    return config.data.mean or weights.mean, config.data.std or weights.std
 
 
 def identify(config: Config, *, machine: Machine) -> Identity:
@@ -125,6 +134,8 @@ def identify(config: Config, *, machine: Machine) -> Identity:
     clips = read_clips(config.data.dataset, machine.data_root, missing=machine.missing)
     _check_selection(config, clips)
     file = find_weights(config, machine.weights)
+    if config.model.backbone_source is not None:
+        build_model(config, len(clips.classes))  # fails now rather than in every trial
     return Identity(clips.fingerprint, fingerprint(file) if file else None, clips.synthetic)
 
 
@@ -146,11 +157,11 @@ class _Trial:
         _check_selection(config, self.clips)
         data = config.data
         self.cache = FrameCache(machine.cache, num_frames=data.num_frames, short_side=data.short_side)
-        weights = BACKBONES[config.model.backbone].weights
+        mean, std = normalisation(config)
         self.view: dict[str, Any] = {
             "crop_size": data.crop_size,
-            "mean": data.mean or weights.mean,
-            "std": data.std or weights.std,
+            "mean": mean,
+            "std": std,
             "device": self.device,
             "batch_size": config.train.batch_size,
             "cache": self.cache,

@@ -1,4 +1,4 @@
-"""Spread, paired differences, and Wilson's interval."""
+"""Spread and paired differences."""
 
 import math
 
@@ -7,7 +7,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from scipy import stats
 
-from analysis.intervals import paired_difference, spread, wilson
+from analysis.intervals import paired_difference, spread
 
 NUMBERS = st.lists(st.floats(0, 100, allow_subnormal=False), min_size=2, max_size=8)
 
@@ -50,15 +50,3 @@ def test_pairing_removes_what_a_seed_does_to_both_rows() -> None:
 
 def test_no_common_seed_has_no_difference() -> None:
     assert paired_difference({0: 1.0}, {1: 1.0}).n == 0
-
-
-@given(st.integers(1, 500), st.data())
-def test_wilson_is_the_interval_of_the_library(n: int, data: st.DataObject) -> None:
-    correct = data.draw(st.integers(0, n))
-    reference = stats.binomtest(correct, n).proportion_ci(0.95, method="wilson")
-    assert wilson(correct, n) == pytest.approx(tuple(reference), abs=1e-12)
-
-
-def test_wilson_refuses_more_hits_than_clips() -> None:
-    with pytest.raises(ValueError, match="must hold, but got correct=11, n=10"):
-        wilson(11, 10)
