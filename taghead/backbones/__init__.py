@@ -24,11 +24,13 @@ class Weights:
         mean: Red, green and blue of the pixels in 0..1 that training subtracted.
         std: What it divided by.
         files: Public files by name, and where each can be had; the first one is the default.
+        clip: Frames and pixels of the clips that the first one was trained with, where it is known.
     """
 
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     files: Mapping[str, str] = field(default_factory=dict)
+    clip: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,13 @@ BACKBONES: dict[str, Backbone] = {
     for backbone in (
         Backbone("r2plus1d_34", "taghead.backbones.r2plus1d", channels=512, temporal_stride=8, spatial_stride=16),
         Backbone("r2plus1d_18", "taghead.backbones.r2plus1d", channels=512, temporal_stride=8, spatial_stride=16),
+        Backbone("r3d_18", "taghead.backbones.r2plus1d", channels=512, temporal_stride=8, spatial_stride=16),
+        Backbone("i3d_r50", "taghead.backbones.resnet3d", channels=2048, temporal_stride=2, spatial_stride=32),
+        Backbone("slow_r50", "taghead.backbones.resnet3d", channels=2048, temporal_stride=1, spatial_stride=32),
+        Backbone("csn_r101", "taghead.backbones.resnet3d", channels=2048, temporal_stride=8, spatial_stride=32),
+        Backbone("slowfast_r50", "taghead.backbones.slowfast", channels=2304, temporal_stride=4, spatial_stride=32),
+        Backbone("x3d_m", "taghead.backbones.x3d", channels=192, temporal_stride=1, spatial_stride=32),
+        Backbone("ir_csn_152", "taghead.backbones.csn", channels=2048, temporal_stride=8, spatial_stride=32),
         Backbone("r2plus1d_narrow", "taghead.backbones.r2plus1d", channels=128, temporal_stride=4, spatial_stride=16),
     )
 }

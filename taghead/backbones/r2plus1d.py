@@ -1,24 +1,25 @@
 """R(2+1)D: residual networks whose 3D convolutions are a spatial one, then a temporal one (the paper's main backbone).
 
-Tran et al., "A Closer Look at Spatiotemporal Convolutions" (CVPR 2018). Names in the state dict are those of
-torchvision's video ResNets, so that public weights fit as they are; the classifier ``fc`` is left out.
+And R3D, their sibling with whole 3D convolutions. Tran et al., "A Closer Look at Spatiotemporal Convolutions"
+(CVPR 2018). Names in the state dict are those of torchvision's video ResNets, so that public weights fit as they are;
+the classifier ``fc`` is left out.
 
 Axes: B clips, F frames, h and w pixels; C channels, T time steps, H and W sites, and D, U, I, J the like
 after a block.
 """
 
 from collections.abc import Callable, Sequence
-from functools import partial
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from taghead.backbones import Weights
+from taghead.backbones.layers import Norm, batch_norm, convolution, initialise
 from taghead.errors import InputError
 
-Norm = Callable[[int], nn.Module]
 Stride = tuple[int, int]  # along time, along height and width
-MidPlanes = Callable[[int, int], tuple[int, int]]  # of a block's two convolutions, from its inputs and outputs
+# Of a block's two convolutions, from its inputs and outputs; None: a whole 3D convolution, not a pair.
+MidPlanes = Callable[[int, int], tuple[int | None, int | None]]
 
 
 def _as_many_weights(inputs: int, outputs: int) -> int:
@@ -38,36 +39,47 @@ def _by_outputs(inputs: int, outputs: int) -> tuple[int, int]:
     return outputs, outputs
 
 
-def _pair(
-    inputs: int, mid: int, outputs: int, *, norm: Norm, stride: Stride = (1, 1), kernel: int = 3
-) -> nn.Sequential:
-    """A 1xkxk convolution, then a 3x1x1 one: "(2+1)D"."""
+def _whole(inputs: int, outputs: int) -> tuple[None, None]:
+    return None, None
+
+
+def _layers(
+    inputs: int, mid: int | None, outputs: int, *, norm: Norm, stride: Stride = (1, 1), kernel: int = 3
+) -> list[nn.Module]:
+    """A 1xkxk convolution, then a 3x1x1 one: "(2+1)D"; or a 3xkxk one."""
     time, space = stride
-    return nn.Sequential(
-        nn.Conv3d(inputs, mid, (1, kernel, kernel), (1, space, space), (0, kernel // 2, kernel // 2), bias=False),
+    if mid is None:
+        return [convolution(inputs, outputs, kernel=(3, kernel, kernel), stride=(time, space, space))]
+    return [
+        convolution(inputs, mid, kernel=(1, kernel, kernel), stride=(1, space, space)),
         norm(mid),
         nn.ReLU(inplace=True),
-        nn.Conv3d(mid, outputs, (3, 1, 1), (time, 1, 1), (1, 0, 0), bias=False),
-    )
+        convolution(mid, outputs, kernel=(3, 1, 1), stride=(time, 1, 1)),
+    ]
+
+
+def _convolution(inputs: int, mid: int | None, outputs: int, *, norm: Norm, stride: Stride = (1, 1)) -> nn.Module:
+    layers = _layers(inputs, mid, outputs, norm=norm, stride=stride)
+    return layers[0] if mid is None else nn.Sequential(*layers)  # as the public names have it
 
 
 class Block(nn.Module):
-    """Two (2+1)D convolutions, and the way around them."""
+    """Two (2+1)D or 3D convolutions, and the way around them."""
 
-    def __init__(self, inputs: int, outputs: int, *, mid_planes: tuple[int, int], norm: Norm, stride: Stride) -> None:
+    def __init__(
+        self, inputs: int, outputs: int, *, mid_planes: tuple[int | None, int | None], norm: Norm, stride: Stride
+    ) -> None:
         super().__init__()
         first, second = mid_planes
         self.conv1 = nn.Sequential(
-            _pair(inputs, first, outputs, norm=norm, stride=stride), norm(outputs), nn.ReLU(inplace=True)
+            _convolution(inputs, first, outputs, norm=norm, stride=stride), norm(outputs), nn.ReLU(inplace=True)
         )
-        self.conv2 = nn.Sequential(_pair(outputs, second, outputs, norm=norm), norm(outputs))
+        self.conv2 = nn.Sequential(_convolution(outputs, second, outputs, norm=norm), norm(outputs))
         self.relu = nn.ReLU(inplace=True)
         self.downsample: nn.Module | None = None
         if inputs != outputs or stride != (1, 1):
             time, space = stride
-            self.downsample = nn.Sequential(
-                nn.Conv3d(inputs, outputs, 1, (time, space, space), bias=False), norm(outputs)
-            )
+            self.downsample = nn.Sequential(convolution(inputs, outputs, stride=(time, space, space)), norm(outputs))
 
     def forward(self, features: Float[Tensor, "B C T H W"]) -> Float[Tensor, "B D U I J"]:
         """Features with the block's channels, and its strides taken."""
@@ -79,21 +91,23 @@ class R2Plus1D(nn.Module):
     """A stem, then ``layer1``, ``layer2`` and so on; no pooling, no classifier.
 
     Args:
-        stem: Channels between the stem's 1x7x7 and 3x1x1 convolutions, and after them.
+        stem: Channels between the stem's 1x7x7 and 3x1x1 convolutions (None: one 3x7x7 convolution), and after them.
         widths: Channels of each layer; the last are the features' C.
         depths: Blocks of each layer.
         strides: Strides of each layer along time, and along height and width; its first block takes them.
-        mid_planes: Channels between the halves of a block's two convolutions.
+        mid_planes: Channels between the halves of a block's two convolutions, or None where they are whole.
         norm: Makes the norm for so many channels.
 
     Raises:
         InputError: Widths, depths and strides are not for the same number of layers.
     """
 
+    classifier_prefixes = ("fc.",)
+
     def __init__(
         self,
         *,
-        stem: tuple[int, int],
+        stem: tuple[int | None, int],
         widths: Sequence[int],
         depths: Sequence[int],
         strides: Sequence[Stride],
@@ -108,7 +122,7 @@ class R2Plus1D(nn.Module):
             )
         mid, inputs = stem
         self.stem = nn.Sequential(
-            *_pair(3, mid, inputs, norm=norm, stride=(1, 2), kernel=7), norm(inputs), nn.ReLU(inplace=True)
+            *_layers(3, mid, inputs, norm=norm, stride=(1, 2), kernel=7), norm(inputs), nn.ReLU(inplace=True)
         )
         self.num_layers = len(widths)
         self.channels = widths[-1]
@@ -120,7 +134,7 @@ class R2Plus1D(nn.Module):
                 )
                 inputs = width
             self.add_module(f"layer{number}", nn.Sequential(*blocks))
-        self.apply(_initialise)
+        initialise(self)
 
     def forward(self, clip: Float[Tensor, "B 3 F h w"]) -> Float[Tensor, "B C T H W"]:
         """The features of normalised clips."""
@@ -128,11 +142,6 @@ class R2Plus1D(nn.Module):
         for number in range(1, self.num_layers + 1):
             features = self.get_submodule(f"layer{number}")(features)
         return features
-
-
-def _initialise(module: nn.Module) -> None:
-    if isinstance(module, nn.Conv3d):  # He et al. (2015); a norm begins as the identity by itself
-        nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
 
 def r2plus1d_34(*, norm_momentum: float | None = None) -> R2Plus1D:
@@ -152,7 +161,7 @@ def r2plus1d_34(*, norm_momentum: float | None = None) -> R2Plus1D:
         depths=(3, 4, 6, 3),
         strides=((1, 1), (2, 2), (2, 2), (2, 2)),
         mid_planes=_by_convolution,
-        norm=partial(nn.BatchNorm3d, eps=1e-3, momentum=0.9 if norm_momentum is None else norm_momentum),
+        norm=batch_norm(norm_momentum, usual=0.9, eps=1e-3),
     )
 
 
@@ -170,7 +179,25 @@ def r2plus1d_18(*, norm_momentum: float | None = None) -> R2Plus1D:
         depths=(2, 2, 2, 2),
         strides=((1, 1), (2, 2), (2, 2), (2, 2)),
         mid_planes=_by_block,
-        norm=partial(nn.BatchNorm3d, momentum=0.1 if norm_momentum is None else norm_momentum),
+        norm=batch_norm(norm_momentum),
+    )
+
+
+def r3d_18(*, norm_momentum: float | None = None) -> R2Plus1D:
+    """R3D-18 as torchvision has it: the same network with 3x3x3 convolutions that are not taken apart.
+
+    (B, 3, F, h, w) to (B, 512, F / 8, h / 16, w / 16); 33,166,272 parameters.
+
+    Args:
+        norm_momentum: The share of the new batch in the running statistics of the norms. None: 0.1.
+    """
+    return R2Plus1D(
+        stem=(None, 64),
+        widths=(64, 128, 256, 512),
+        depths=(2, 2, 2, 2),
+        strides=((1, 1), (2, 2), (2, 2), (2, 2)),
+        mid_planes=_whole,
+        norm=batch_norm(norm_momentum),
     )
 
 
@@ -200,7 +227,7 @@ def r2plus1d_narrow(
         depths=depths,
         strides=strides,
         mid_planes=_by_outputs,
-        norm=partial(nn.BatchNorm3d, momentum=0.1 if norm_momentum is None else norm_momentum),
+        norm=batch_norm(norm_momentum),
     )
 
 
@@ -220,10 +247,17 @@ WEIGHTS = {
                 "r2plus1d_34_clip8_ft_kinetics_from_ig65m-0aa0550b.pth",
             )
         },
+        clip=(32, 112),
     ),
     "r2plus1d_18": Weights(
         **_KINETICS,
         files={"r2plus1d_18-91a641e6.pth": "https://download.pytorch.org/models/r2plus1d_18-91a641e6.pth"},
+        clip=(16, 112),
     ),
-    "r2plus1d_narrow": Weights(mean=(0.45, 0.45, 0.45), std=(0.225, 0.225, 0.225)),
+    "r3d_18": Weights(
+        **_KINETICS,
+        files={"r3d_18-b3b3357e.pth": "https://download.pytorch.org/models/r3d_18-b3b3357e.pth"},
+        clip=(16, 112),
+    ),
+    "r2plus1d_narrow": Weights(mean=(0.45, 0.45, 0.45), std=(0.225, 0.225, 0.225), clip=(16, 48)),
 }
