@@ -4,14 +4,19 @@ import hashlib
 import json
 import os
 import stat
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, partial
+from itertools import product
 from pathlib import Path
+from typing import NamedTuple
+from unicodedata import normalize
 
 from taghead.data.finegym import read_finegym
 from taghead.data.haa500 import MARKER, read_haa500, read_synthetic
-from taghead.data.listing import Listing, Row, Split
+from taghead.data.listing import SPLITS, Finding, Listing, Row, Split, collecting
+from taghead.data.rules import check_rows
 from taghead.data.table import read_table
 from taghead.errors import InputError, nearest
 
@@ -34,6 +39,14 @@ class Clip:
     split: Split
 
 
+class Counts(NamedTuple):
+    """How many clips of a split its list names, and of these how many are there and how many are not."""
+
+    listed: int
+    present: int
+    missing: int
+
+
 @dataclass(frozen=True)
 class ClipList:
     """The clips of a data set whose files are there, sorted by split and id.
@@ -44,7 +57,7 @@ class ClipList:
         clips: All splits together.
         root: The data root, resolved.
         synthetic: Whether the data was generated (its root holds ``synthetic.json``).
-        missing: Ids of the clips that the split lists name and that are not there.
+        absent: The rows of the split lists whose files are not there, sorted likewise.
     """
 
     dataset: str
@@ -52,13 +65,26 @@ class ClipList:
     clips: tuple[Clip, ...]
     root: Path
     synthetic: bool
-    missing: tuple[str, ...]
+    absent: tuple[Row, ...] = ()
 
     def split(self, name: str) -> tuple[Clip, ...]:
         """The clips of one split, sorted by id; empty where the data set has no such split."""
-        if name not in ("train", "val", "test"):
-            raise InputError(f"no split {name!r}{nearest(name, ('train', 'val', 'test'))}")
+        if name not in SPLITS:
+            raise InputError(f"no split {name!r}{nearest(name, SPLITS)}")
         return tuple(clip for clip in self.clips if clip.split == name)
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """Ids of the clips that the split lists name and that are not there."""
+        return tuple(sorted(row.clip_id for row in self.absent))
+
+    @property
+    def counts(self) -> dict[Split, Counts]:
+        """Clips listed, present and missing in each split that the data set has."""
+        present = Counter(clip.split for clip in self.clips)
+        missing = Counter(row.split for row in self.absent)
+        counts = {name: Counts(present[name] + missing[name], present[name], missing[name]) for name in SPLITS}
+        return {name: count for name, count in counts.items() if count.listed}
 
     @property
     def has_validation(self) -> bool:
@@ -89,10 +115,24 @@ def read_clips(dataset: str, root: Path, *, missing: str = "error") -> ClipList:
         missing: What to do where the lists name clips that are not there: ``error`` refuses, ``skip`` goes on without.
 
     Returns:
-        The clips that are there, and the ids of those that are not.
+        The clips that are there, and the rows of those that are not.
 
     Raises:
-        InputError: Anything amiss with the lists or the files, with file and line, the value and the remedy.
+        InputError: The first of the errors that `inspect_clips` finds, with file and line, the value and the remedy.
+    """
+    clips, findings = inspect_clips(dataset, root, missing=missing)
+    errors = [finding.message for finding in findings if finding.level == "error"]
+    if errors:
+        also = f" One of {len(errors)} errors: taghead datasets check names all." if len(errors) > 1 else ""
+        raise InputError(errors[0] + also)
+    return clips
+
+
+def inspect_clips(dataset: str, root: Path, *, missing: str = "error") -> tuple[ClipList, list[Finding]]:
+    """What `read_clips` reads, and all that its lists and its folder say, errors among it.
+
+    Raises:
+        InputError: No such data set or data root, or nothing in it that could be read.
     """
     if dataset not in DATASETS:
         raise InputError(f"no data set {dataset!r}{nearest(dataset, DATASETS)}")
@@ -101,45 +141,57 @@ def read_clips(dataset: str, root: Path, *, missing: str = "error") -> ClipList:
     if not Path(root).is_dir():
         raise InputError(f"no such data root: {root}; give the folder that holds the {dataset} clips and split lists.")
     root = Path(os.path.realpath(root))
-    classes, rows = DATASETS[dataset](root)
-    _check_rows(rows, num_classes=len(classes))
-    clips, absent = _find_files(root, rows)
-    if absent and missing == "error":
-        some = ", ".join(absent[:3]) + (", ..." if len(absent) > 3 else "")
-        raise InputError(
-            f"{len(absent)} of {len(rows)} clips of {dataset} are missing under {root} ({some}); "
-            "add them, or go on without them by --missing skip."
-        )
+    classes, rows, findings = DATASETS[dataset](root)
+    findings += check_rows(rows, num_classes=len(classes))
+    clips, absent = _find_files(root, rows, findings)
+    clips.sort(key=lambda clip: (clip.split, clip.id))
+    absent.sort(key=lambda row: (row.split, row.clip_id))
+    found = ClipList(dataset, classes, tuple(clips), root, (root / MARKER).is_file(), tuple(absent))
+    return found, findings + _what_is_missing(found, skip=missing == "skip")
+
+
+def _what_is_missing(clips: ClipList, *, skip: bool) -> list[Finding]:
+    """Findings for clips that are not there, and for a split that is left without any."""
+    findings = []
+    if absent := clips.absent:
+        some = ", ".join(row.clip_id for row in absent[:3]) + (", ..." if len(absent) > 3 else "")
+        remedy = "they are left out" if skip else "add them, or go on without them by --missing skip"
+        count = f"{len(absent)} of {len(absent) + len(clips.clips)} clips of {clips.dataset}"
+        message = f"{count} are missing under {clips.root} ({some}); {remedy}."
+        level, paths = "warning" if skip else "error", tuple(row.path for row in absent)
+        findings.append(Finding(level, "missing", message, paths))  # type: ignore[arg-type]
     for split in ("train", "test"):
-        if not any(clip.split == split for clip in clips):
-            raise InputError(f"{dataset} has no {split} clips under {root}; add them, or give another data root.")
-    ordered = tuple(sorted(clips, key=lambda clip: (clip.split, clip.id)))
-    return ClipList(dataset, classes, ordered, root, (root / MARKER).is_file(), tuple(sorted(absent)))
+        if not clips.split(split):
+            message = f"{clips.dataset} has no {split} clips under {clips.root}; add them, or give another data root."
+            findings.append(Finding("error", "empty split", message))
+    return findings
 
 
-def _check_rows(rows: list[Row], *, num_classes: int) -> None:
-    """Labels are in range, and no split names a clip twice."""
-    seen: dict[tuple[str, str], str] = {}
-    for row in rows:
-        if not 0 <= row.label < num_classes:
-            raise InputError(f"{row.where}: 0 <= label < {num_classes} must hold, but got {row.label}.")
-        key = (row.split, row.clip_id)
-        if key in seen:
-            raise InputError(f"{row.where}: clip {row.clip_id!r} must occur once, but stands in {seen[key]} too.")
-        seen[key] = row.where
-
-
-def _find_files(root: Path, rows: list[Row]) -> tuple[list[Clip], list[str]]:
-    """The clips whose files are there, and the ids of the others."""
-    clips, absent = [], []
+def _find_files(root: Path, rows: list[Row], findings: list[Finding]) -> tuple[list[Clip], list[Row]]:
+    """The clips whose files are there, and the rows of the others; what leaves the root is neither."""
+    clips: list[Clip] = []
+    absent: list[Row] = []
     real_folders: dict[str, str] = {}
     for row in rows:
-        path = _inside(root, row, real_folders)
-        if _size(path, absent=-1) >= 0:
-            clips.append(Clip(row.clip_id, path, row.label, row.split))
-        else:
-            absent.append(row.clip_id)
+        with collecting(findings, "path"):
+            path = _find(root, row, real_folders)
+            if path is None:
+                absent.append(row)
+            else:
+                clips.append(Clip(row.clip_id, path, row.label, row.split))
     return clips, absent
+
+
+def _find(root: Path, row: Row, real_folders: dict[str, str]) -> Path | None:
+    """The file of a row; a file system may have put accents in Unicode's other form, so that one is tried as well."""
+    folder, name = os.path.split(row.path)
+    folders, names = ((text, normalize("NFC", text), normalize("NFD", text)) for text in (folder, name))
+    spellings = [(folder, name)] if row.path.isascii() else list(product(folders, names))
+    for spelling in spellings:
+        path = _inside(root, row._replace(path=os.path.join(*spelling)), real_folders)
+        if _size(path, absent=-1) >= 0:
+            return path
+    return None
 
 
 def _inside(root: Path, row: Row, real_folders: dict[str, str]) -> Path:
@@ -148,7 +200,7 @@ def _inside(root: Path, row: Row, real_folders: dict[str, str]) -> Path:
     Most clips share a folder, so folders are resolved once (``real_folders``), not once a clip.
     """
     folder, name = os.path.split(os.path.join(root, row.path))
-    if "\0" in row.path or name in ("", ".", ".."):
+    if name in ("", ".", "..") or any(sign in row.path for sign in "\0\n"):
         raise InputError(f"{row.where}: expected the name of a clip, got {row.path!r}.")
     if folder not in real_folders:
         real_folders[folder] = os.path.realpath(folder)

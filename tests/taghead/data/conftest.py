@@ -1,11 +1,14 @@
-"""Small real videos for the tests of the data path."""
+"""Small real videos for the tests of the data path, and how a finding is looked for."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
+
+from taghead.data.listing import Finding
 
 Paint = Callable[[int], np.ndarray]  # frame number -> (height, width, 3) uint8
 
@@ -39,3 +42,14 @@ def noise() -> Paint:
     """Coloured blocks that move: no frame is like another."""
     blocks = np.random.default_rng(0).integers(0, 255, (8, 10, 3), np.uint8).repeat(8, axis=0).repeat(8, axis=1)
     return lambda number: np.roll(blocks, 3 * number, axis=1)
+
+
+@pytest.fixture
+def told() -> Callable[..., None]:
+    """Asserts that just one finding of a level (or of another number) says what a pattern does."""
+
+    def assert_told(findings: list[Finding], pattern: str, *, level: str = "error", times: int = 1) -> None:
+        messages = [finding.message for finding in findings if finding.level == level]
+        assert sum(bool(re.search(pattern, message)) for message in messages) == times, messages
+
+    return assert_told

@@ -3,6 +3,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from unicodedata import normalize
 
 import pytest
 
@@ -177,6 +178,43 @@ def test_links_within_the_root_and_a_linked_root_are_followed(table):
 def test_a_name_that_no_clip_can_have_is_refused(table, file):
     name_training_clip(table, "x", file)
     with pytest.raises(InputError, match=r"train.csv:2: expected the name of a clip, got"):
+        read_clips("table", table)
+
+
+@pytest.mark.parametrize("forms", [("NFC", "NFD"), ("NFD", "NFC")])
+def test_a_file_spelt_in_the_other_unicode_form_is_found(table, forms):
+    listed, on_disk = (normalize(form, "zesté") for form in forms)
+    (table / "x" / f"{on_disk}.mp4").touch()
+    name_training_clip(table, "x", f"{listed}.mp4")
+    (clip,) = read_clips("table", table).split("train")
+    assert (clip.id, clip.path.name) == (f"x/{listed}.mp4", f"{on_disk}.mp4")
+
+
+def test_a_clip_in_two_splits_is_named_with_both_places(table):
+    name_training_clip(table, "x", "b.mp4")
+    (table / "test.csv").write_text((table / "train.csv").read_text())
+    with pytest.raises(InputError, match=r"test.csv:2: clip 'x/b.mp4' must be in one split, but .* by .*train.csv:2"):
+        read_clips("table", table)
+
+
+def test_one_based_labels_are_recognised_as_such(table):
+    (table / "train.csv").write_text("FileName,Class,ClassEncoded\na.mp4,x,1\nb.mp4,y,2\n")
+    (table / "test.csv").write_text("FileName,Class,ClassEncoded\nc.mp4,x,1\n")
+    with pytest.raises(InputError, match=r"train.csv:3: 0 <= label < 2 .* got 2, and .* one-based; subtract 1 from"):
+        read_clips("table", table)
+
+
+def test_how_many_clips_of_each_split_are_listed_present_and_missing_is_counted(haa500):
+    for name in ("a_000", "a_001", "a_016", "b_019"):
+        (haa500 / "video" / name[0] / f"{name}.mp4").unlink()
+    clips = read_clips("haa500", haa500, missing="skip")
+    assert clips.counts == {"train": (32, 30, 2), "val": (2, 1, 1), "test": (6, 5, 1)}
+    assert clips.missing == ("a_000", "a_001", "a_016", "b_019")
+
+
+def test_the_first_error_is_raised_and_the_others_counted(table):
+    (table / "train.csv").write_text("FileName,Class,ClassEncoded\nno label,x\nb.mp4,x,0\nb.mp4,x,0\n")
+    with pytest.raises(InputError, match=r"train.csv:2: expected .* One of 3 errors: taghead datasets check names all"):
         read_clips("table", table)
 
 
