@@ -1,0 +1,111 @@
+"""Work spread over processes: one that dies loses one item, and an interrupt ends all of them at once, cleanly."""
+
+import multiprocessing
+import os
+import signal
+from collections import deque
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any, TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+MOST_WORKERS = 16
+
+_at_work = False  # in a worker: whether it is in the middle of an item
+
+
+def in_processes(
+    function: Callable[[Item], Result],
+    items: Iterable[Item],
+    *,
+    died: Callable[[Item], Result],
+    workers: int | None = None,
+) -> Generator[tuple[Item, Result], None, None]:
+    """Each item with the function's result for it, in the order in which they are done.
+
+    A video library may bring its whole process down on a damaged file. The items that were under way then are tried
+    again, each in a process of its own, so that only the one to blame is lost. When the caller stops early, by an
+    interrupt say, the workers leave their items by way of their ``finally`` blocks.
+
+    Args:
+        function: Of a module, as it is sent to other processes.
+        items: Likewise.
+        died: The result for an item whose process died over it.
+        workers: Processes; None takes one a CPU core, 16 at most. 1 stays in this process, without that safety.
+    """
+    if workers == 1:
+        yield from ((item, function(item)) for item in items)
+        return
+    waiting = deque(items)
+    size = workers or min(os.cpu_count() or 1, MOST_WORKERS)
+    worked = False
+    while waiting:
+        suspects: list[Item] = []
+        for done in _with_pool(function, waiting, suspects, size=min(size, len(waiting))):
+            worked = True
+            yield done
+        for item in suspects:
+            guilty: list[Item] = []
+            yield from _with_pool(function, deque([item]), guilty, size=1)
+            worked = worked or not guilty
+            if guilty:
+                yield item, died(item)
+        if not worked:
+            raise RuntimeError("worker processes die as soon as they start; run with one worker to see why")
+
+
+def _with_pool(
+    function: Callable[[Item], Result], waiting: deque[Item], suspects: list[Item], *, size: int
+) -> Generator[tuple[Item, Result], None, None]:
+    """Works ``waiting`` off until nothing is left, or until a process dies over one of ``suspects``."""
+    others = set(multiprocessing.active_children())
+    # A fresh interpreter for each worker: a fork of a process in which torch has run threads may hang.
+    pool = ProcessPoolExecutor(size, mp_context=multiprocessing.get_context("spawn"), initializer=_start)
+    under_way: dict[Future[Result], Item] = {}
+    try:
+        while (waiting and not suspects) or under_way:
+            while waiting and not suspects and len(under_way) < 2 * size:
+                try:
+                    under_way[pool.submit(_work, function, waiting[0])] = waiting[0]
+                except BrokenProcessPool:
+                    break  # the items under way will tell
+                waiting.popleft()
+            for future in wait(under_way, return_when=FIRST_COMPLETED).done:
+                item = under_way.pop(future)
+                try:
+                    result = future.result()
+                except BrokenProcessPool:
+                    suspects.append(item)
+                else:
+                    yield item, result
+    except BaseException:
+        for child in set(multiprocessing.active_children()) - others:
+            child.terminate()
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _start() -> None:
+    """In a worker: an interrupt is the first process's business, which then ends the workers."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, _stop)
+
+
+def _stop(*_: Any) -> None:
+    if not _at_work:
+        os._exit(1)
+    raise SystemExit(1)
+
+
+def _work(function: Callable[[Item], Result], item: Item) -> Result:
+    global _at_work
+    _at_work = True
+    try:
+        return function(item)
+    except SystemExit:
+        os._exit(1)  # its files are cleared away by now; the pool would go on with the next item
+    finally:
+        _at_work = False

@@ -1,0 +1,74 @@
+import importlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import closing
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from taghead.data.parallel import in_processes
+
+
+@pytest.fixture
+def jobs(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The module of that name beside this one, importable here and in processes that are started here."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    return importlib.import_module("jobs")
+
+
+def test_an_item_that_brings_its_process_down_is_the_only_one_lost(jobs):
+    done = dict(in_processes(jobs.square, [0, 1, 2, 3, 4, 6, 7, 8], died=lambda number: -number, workers=2))
+    assert done == {0: 0, 1: 1, 2: 4, 3: -3, 4: 16, 6: 36, 7: 49, 8: 64}
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_an_error_of_the_function_reaches_the_caller(jobs, workers):
+    with pytest.raises(ValueError, match="five"):
+        list(in_processes(jobs.square, [5], died=abs, workers=workers))
+
+
+def test_one_worker_stays_in_this_process_and_nothing_to_do_starts_none(jobs):
+    assert list(in_processes(lambda item: item + 1, [1, 2], died=abs, workers=1)) == [(1, 2), (2, 3)]
+    assert list(in_processes(jobs.square, [], died=abs)) == []
+
+
+def test_processes_that_all_die_are_no_reason_to_go_on(jobs):
+    with pytest.raises(RuntimeError, match="die as soon as they start; run with one worker"):
+        list(in_processes(jobs.crash, [1, 2], died=abs, workers=2))
+
+
+def test_a_caller_that_stops_ends_the_workers_by_way_of_their_finally_blocks(tmp_path):
+    code = """
+import sys
+from pathlib import Path
+import jobs
+from taghead.data.parallel import in_processes
+if __name__ == "__main__":
+    folder = Path(sys.argv[1])
+    list(in_processes(jobs.linger, [folder / "a", folder / "b", folder / "c"], died=str, workers=2))
+"""
+    script = tmp_path / "script.py"
+    script.write_text(code)
+    files = tmp_path / "files"
+    files.mkdir()
+    process = subprocess.Popen(
+        [sys.executable, script, files],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *filter(None, sys.path)])},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while len(list(files.iterdir())) < 2 and process.poll() is None:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate()
+    assert list(files.iterdir()) == [] and process.returncode not in (0, None)
+    assert stderr.count("Traceback") == 1 and "KeyboardInterrupt" in stderr
+
+
+def test_closing_the_results_ends_the_work_too(jobs):
+    with closing(in_processes(jobs.square, range(10, 10_000), died=abs, workers=2)) as results:
+        assert next(results)[0] >= 10
