@@ -1,6 +1,8 @@
 """Small real videos for the tests of the data path, and how a finding is looked for."""
 
+import importlib.util
 import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +11,10 @@ import numpy as np
 import pytest
 
 from taghead.data.listing import Finding
+
+_SPEC = importlib.util.spec_from_file_location("videos", Path(__file__).with_name("videos.py"))
+sys.modules["videos"] = importlib.util.module_from_spec(_SPEC)  # importlib mode puts no folder on the path
+_SPEC.loader.exec_module(sys.modules["videos"])
 
 Paint = Callable[[int], np.ndarray]  # frame number -> (height, width, 3) uint8
 
