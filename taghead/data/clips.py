@@ -86,6 +86,10 @@ class ClipList:
         counts = {name: Counts(present[name] + missing[name], present[name], missing[name]) for name in SPLITS}
         return {name: count for name, count in counts.items() if count.listed}
 
+    def relative(self, clip: Clip) -> str:
+        """The path of a clip's file below the data root, with forward slashes."""
+        return clip.path.relative_to(self.root).as_posix()
+
     @property
     def has_validation(self) -> bool:
         """Whether there is a validation split apart from the test split."""
@@ -156,7 +160,7 @@ def _what_is_missing(clips: ClipList, *, skip: bool) -> list[Finding]:
     if absent := clips.absent:
         some = ", ".join(row.clip_id for row in absent[:3]) + (", ..." if len(absent) > 3 else "")
         remedy = "they are left out" if skip else "add them, or go on without them by --missing skip"
-        count = f"{len(absent)} of {len(absent) + len(clips.clips)} clips of {clips.dataset}"
+        count = f"{len(absent):,} of {len(absent) + len(clips.clips):,} clips of {clips.dataset}"
         message = f"{count} are missing under {clips.root} ({some}); {remedy}."
         level, paths = "warning" if skip else "error", tuple(row.path for row in absent)
         findings.append(Finding(level, "missing", message, paths))  # type: ignore[arg-type]

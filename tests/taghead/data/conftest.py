@@ -19,7 +19,7 @@ _SPEC.loader.exec_module(sys.modules["videos"])
 Paint = Callable[[int], np.ndarray]  # frame number -> (height, width, 3) uint8
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def write_video() -> Callable[..., Path]:
     def write(
         path: Path, paint: Paint, *, num_frames: int, crf: int = 10, options: dict[str, str] | None = None
