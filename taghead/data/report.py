@@ -1,13 +1,17 @@
 """What the check of a data set found: as text to read, as JSON, and as the list of missing files."""
 
+import json
+import os
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from taghead.data.clips import ClipList
 from taghead.data.listing import SPLITS, Finding, Split
+from taghead.files import write_text, written_whole
 
 _LEVELS = ("error", "warning", "fact")
 _MOST_MESSAGES = 5  # of one rule, in the text
@@ -36,10 +40,14 @@ class Report:
         """1 where training would be refused or wrong, else 0."""
         return int(any(finding.level == "error" for finding in self.findings))
 
-    @property
-    def missing_list(self) -> str:
-        """The missing files, one path a line, relative to the data root."""
-        return "".join(f"{row.path}\n" for row in self.clips.absent)
+    def write_missing_list(self, path: Path) -> None:
+        """Writes the missing files, one path a line, relative to the data root, in the bytes of the file system."""
+        with written_whole(path) as beside:
+            beside.write_bytes(b"".join(os.fsencode(f"{row.path}\n") for row in self.clips.absent))
+
+    def write_json(self, path: Path) -> None:
+        """Writes `as_json`."""
+        write_text(path, json.dumps(self.as_json(), indent=1) + "\n")
 
     @cached_property
     def by_class(self) -> list[dict[str, Any]]:
@@ -87,7 +95,7 @@ class Report:
                 lines += self._paragraph(level, [finding for finding in of_level if finding.rule == rule])
         number = Counter(finding.level for finding in self.findings)
         lines.append(f"{_counted(number['error'], 'error')}, {_counted(number['warning'], 'warning')}.")
-        return "\n".join(lines)
+        return "\n".join(map(_printable, lines))
 
     def _num_unreadable(self, split: str) -> int | None:
         if not self.decoded:
@@ -127,3 +135,8 @@ class Report:
 
 def _counted(number: int, noun: str) -> str:
     return f"{number or 'no'} {noun}{'' if number == 1 else 's'}"
+
+
+def _printable(line: str) -> str:
+    """A line for a terminal: names out of files may hold control characters, and bytes that are no text."""
+    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in line)

@@ -1,4 +1,5 @@
 import json
+import os
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -62,7 +63,8 @@ def test_a_hundred_rows_with_seven_missing_three_broken_and_one_class_empty_are_
     assert [rule for rule, _ in errors] == ["missing", "unreadable"]
     assert "7 of 100 clips of gym99 are missing" in errors[0][1] and "3 of 93 clips do not decode" in errors[1][1]
     missing = [f"clips/{number:011d}_E_000001_000002_A_0000_0001.mp4" for number in [80, 81, *range(10, 15)]]
-    assert report.missing_list.splitlines() == missing
+    report.write_missing_list(gym / "missing.txt")
+    assert (gym / "missing.txt").read_text().splitlines() == missing
     assert [path[6:17] for path in report.unreadable] == ["00000000020", "00000000021", "00000000090"]
     counts = {split: tuple(numbers.values()) for split, numbers in report.as_json()["splits"].items()}
     assert counts == {"train": (70, 65, 5, 2), "test": (30, 28, 2, 1)}
@@ -173,12 +175,14 @@ def test_the_text_of_twenty_thousand_missing_clips_can_be_read_and_the_list_hold
     text = report.text().splitlines()
     assert len(text) < 40 and max(map(len, text)) < 400
     assert "         class 7 name 7: 10,101 of 10,101" in text
-    assert report.missing_list.count("\n") == 20_001
+    report.write_missing_list(tmp_path / "missing.txt")
+    assert (tmp_path / "missing.txt").read_bytes().count(b"\n") == 20_001
 
 
 def test_json_holds_all_findings_and_every_class(gym):
     report = check("gym99", gym, workers=1)
-    data = json.loads(json.dumps(report.as_json()))
+    report.write_json(gym / "report.json")
+    data = json.loads((gym / "report.json").read_text())
     assert data["exit_status"] == 1 and len(data["missing"]) == 7 and len(data["unreadable"]) == 3
     assert len(data["findings"]) == len(report.findings) and len(data["classes"]) == 99
     assert data["classes"][EMPTY_CLASS] == {
@@ -188,3 +192,16 @@ def test_json_holds_all_findings_and_every_class(gym):
             split: dict.fromkeys(("listed", "present", "missing", "unreadable"), 0) for split in ("train", "test")
         },
     }
+
+
+def test_names_that_are_no_text_or_command_a_terminal_are_escaped(tmp_path):
+    name = os.fsdecode(b"\xff\x1b[2J")
+    (tmp_path / "video" / name).mkdir(parents=True)
+    (tmp_path / "video" / name / f"{name}_000.mp4").touch()
+    report = check("haa500", tmp_path, decode=False)
+    assert r"class 0 \udcff\x1b[2J: 19 of 20" in report.text()
+    report.write_missing_list(tmp_path / "missing.txt")
+    first = (tmp_path / "missing.txt").read_bytes().split(b"\n")[0]
+    assert first == os.fsencode(f"video/{name}/{name}_017.mp4")
+    report.write_json(tmp_path / "report.json")
+    assert json.loads((tmp_path / "report.json").read_text())["missing"][0] == f"video/{name}/{name}_017.mp4"
