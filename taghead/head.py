@@ -3,7 +3,7 @@
     head = TAGHead(512, grid=(4, 7, 7), num_classes=99)     # for features (B, 512, 4, 7, 7)
     logits = head(grid_tokens(features))
 
-Legend: B clips, T time steps, H rows, W columns, P = H*W sites, N = T*P nodes, C channels, K classes.
+Legend: B clips, T time steps, H rows, W columns, P = H*W sites, N = T*P nodes (M of another T), C channels, K classes.
 """
 
 from collections.abc import Collection
@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn.functional import linear, scaled_dot_product_attention
+from torch.nn.functional import interpolate, linear, scaled_dot_product_attention
 
 from taghead.errors import InputError, nearest
 from taghead.graph import EDGES, check_propagation, frame_weights, propagate, propagated_mean
@@ -25,6 +25,33 @@ POSITION_INITS = ("zeros", "normal")
 def grid_tokens(features: Float[Tensor, "B C T H W"]) -> Float[Tensor, "B T P C"]:
     """A 3D backbone's features as a grid of tokens; the sites row by row."""
     return features.flatten(3).permute(0, 2, 3, 1)
+
+
+def interpolate_positions(
+    positions: Float[Tensor, "1 N C"], *, num_sites: int, time_steps: int
+) -> Float[Tensor, "1 M C"]:
+    """Positional encodings of another number of time steps, linear in time, site by site.
+
+    UniView's frames cover the whole clip, however many they are, so that step t of T is about the part of the clip
+    around (t + 1/2) / T. A new step takes from the two old ones that its middle lies between; before the first middle
+    and after the last, from that one alone.
+
+    Args:
+        positions: One vector for each token of T = N / num_sites time steps.
+        num_sites: P.
+        time_steps: T of the result, M = T * P.
+
+    Raises:
+        InputError: The positions are no whole number of time steps, or the new number is less than one.
+    """
+    num_positions = positions.shape[1]
+    if num_positions % num_sites or not num_positions:
+        raise InputError(f"positions must be a multiple of num_sites={num_sites}, but there are {num_positions}.")
+    if time_steps < 1:
+        raise InputError(f"time_steps >= 1 must hold, but got time_steps={time_steps}.")
+    in_time = positions.unflatten(1, (-1, num_sites)).permute(0, 2, 3, 1).flatten(1, 2)
+    stretched = interpolate(in_time, size=time_steps, mode="linear", align_corners=False)
+    return stretched.unflatten(1, (num_sites, -1)).permute(0, 3, 1, 2).flatten(1, 2)
 
 
 class LinearHead(nn.Module):

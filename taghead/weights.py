@@ -1,32 +1,22 @@
-"""Weights (a network's parameters, as those from IG-65M): opened, fitted to a backbone, written, told apart.
+"""Weights (a network's parameters, as those from IG-65M): fitted to a network, written, converted, told apart.
 
-A file that a user hands over is not trusted: safetensors, or a pickle that torch reads with ``weights_only=True``.
-It fits whole or it is refused; a network is never left half loaded.
+A file that a user hands over fits whole or it is refused; a network is never left half loaded.
 """
 
 import hashlib
 import json
-import re
-import warnings
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from taghead.backbones import BACKBONES
 from taghead.errors import InputError
 from taghead.files import written_whole
-
-SUFFIXES = (".safetensors", ".pt", ".pth", ".pyth")
-WRAPPERS = ("state_dict", "model_state", "model_state_dict")  # mmaction2's, PyTorchVideo's, the released TAG-Head's
-CLASSIFIERS = ("fc.", "classifier.")
-# The entries of a safetensors header come in another order at each save; a single one keeps the bytes the same.
-METADATA_ENTRY = "taghead"
+from taghead.weights_file import METADATA_ENTRY, described, existing, open_weights
+from taghead.weights_layout import CLASSIFIERS, COUNTERS, STATISTICS, Network, View, recognise, released_view, views
 
 
 @dataclass(frozen=True)
@@ -53,11 +43,49 @@ class WeightsReport:
         return f"{self.path.name} ({self.layout}): {len(self.loaded)} tensors loaded{left_out}{missing}."
 
 
+@dataclass(frozen=True)
+class Inspection:
+    """What a file of weights is.
+
+    Attributes:
+        path: The file.
+        layout: Its format, and the wrappers and prefixes before the network's own names.
+        network: Whose tensors they are, as far as it is known here.
+        num_tensors: All that the file holds.
+        num_parameters: Their elements, without running statistics and lists of edges.
+        dtypes: How many tensors there are of each type.
+        not_finite: Names of tensors that hold NaN or infinity.
+        metadata: The facts that our own files keep.
+    """
+
+    path: Path
+    layout: str
+    network: Network
+    num_tensors: int
+    num_parameters: int
+    dtypes: Mapping[str, int]
+    not_finite: tuple[str, ...]
+    metadata: Mapping[str, str]
+
+    def __str__(self) -> str:
+        dtypes = ", ".join(f"{count} {dtype}" for dtype, count in self.dtypes.items())
+        lines = {
+            "network": str(self.network),
+            "layout": self.layout,
+            "tensors": f"{self.num_tensors} ({dtypes}); {self.num_parameters:,} parameters",
+            **({"not finite": _some(self.not_finite)} if self.not_finite else {}),
+            **{name: value if len(value) <= 100 else f"{value[:97]}..." for name, value in self.metadata.items()},
+        }
+        return "\n".join([str(self.path), *(f"  {name}: {value}" for name, value in lines.items())])
+
+
 def load_backbone(module: nn.Module, path: Path | str) -> WeightsReport:
     """Loads public weights, or our own, into a backbone.
 
-    Wrappers and prefixes are taken off as by `open_weights`; half precision is cast; a classifier is left out. Where
-    names begin with ``backbone.``, whatever stands beside it is left out too.
+    Wrappers (``state_dict``, ``model_state``, ``model_state_dict``, ``model``) and the prefixes ``module.``, ``model.``
+    and ``backbone.`` are taken off, unless the module's own names have them; half precision is cast; a classifier is
+    left out (the module's ``classifier_prefixes``). Where names begin with ``backbone.``, whatever stands beside it is
+    left out too.
 
     Args:
         module: The backbone; left as it was where an error is raised.
@@ -67,48 +95,68 @@ def load_backbone(module: nn.Module, path: Path | str) -> WeightsReport:
         What was loaded, skipped, missing; one line as text.
 
     Raises:
-        InputError: As `open_weights`, or the weights are not those of this network.
+        InputError: As `taghead.weights_file.open_weights`, or the weights are not those of this network, or no numbers.
     """
-    path = Path(path)
-    found, layout = open_weights(path)
-    state, skipped, layout = _backbone_of(found, layout)
+    file = open_weights(path)
     wanted = module.state_dict()
-    missing = tuple(name for name in wanted if name not in state and name.endswith(".num_batches_tracked"))
-    state = {name: _cast(tensor, wanted.get(name)) for name, tensor in state.items()}
-    if faults := _faults(state, {name: tensor for name, tensor in wanted.items() if name not in missing}):
-        raise InputError(f"{path}: these weights do not fit the model: {faults}. {_remedy(state)}")
+    # Where none of them matches, the one with the fewest prefixes: so that an error is short.
+    view = max(reversed(views(file.tensors)), key=lambda one: len(wanted.keys() & one.tensors.keys()))
+    classifiers = getattr(module, "classifier_prefixes", CLASSIFIERS)
+    state = {name: value for name, value in view.tensors.items() if name in wanted or not name.startswith(classifiers)}
+    skipped = tuple(view.prefix + name for name in view.tensors if name not in state) + view.beside
+    if faults := _faults(state, wanted, cast=True):
+        raise InputError(f"{file.path}: these weights do not fit the model: {faults}. {recognise(file).remedy}")
+    state = fitted(state, wanted, path=file.path)
     module.load_state_dict(state, strict=False)
-    return WeightsReport(path, layout, tuple(state), skipped, missing)
+    return WeightsReport(
+        file.path,
+        _layout(file.layout, view),
+        loaded=tuple(state),
+        skipped=skipped,
+        missing=tuple(name for name in wanted if name not in state),
+    )
 
 
-def open_weights(path: Path | str) -> tuple[dict[str, Tensor], str]:
-    """Reads a file of weights to tensors by name, on the CPU.
-
-    The wrappers ``state_dict``, ``model_state`` and ``model_state_dict`` are taken off, and the prefixes ``module.``
-    and ``model.`` where all names have them.
+def load_weights(module: nn.Module, path: Path | str) -> dict[str, str]:
+    """Loads a file of `save_weights` into the same network, bit for bit.
 
     Args:
-        path: A file that ends in .safetensors, .pt, .pth or .pyth.
+        module: The network; left as it was where an error is raised.
+        path: The file.
 
     Returns:
-        The tensors, and in words how the file held them.
+        The metadata.
 
     Raises:
-        InputError: No such file, an empty or damaged one, one that holds more than tensors.
+        InputError: No such file, a damaged one, or one whose names, shapes or types are not just the network's.
     """
-    path = _checked(path)
-    if path.suffix == ".safetensors":
-        return _without_prefixes(_read_safetensors(path)[0], "safetensors")
-    state, layout = _unwrapped(_read_pickle(path))
-    if not isinstance(state, Mapping) or not state:
-        raise InputError(f"{path}: expected tensors by name (a state dict), got {_described(state)}.")
-    for name, tensor in state.items():
-        if not (isinstance(name, str) and isinstance(tensor, Tensor)):
-            raise InputError(
-                f"{path}: expected tensors by name (a state dict), got {_described(tensor)} as {name!r}; "
-                f"a state dict within another one must be under {', '.join(WRAPPERS)}."
-            )
-    return _without_prefixes(dict(state), layout)
+    file = open_weights(path)
+    if faults := _faults(file.tensors, module.state_dict(), cast=False):
+        raise InputError(f"{file.path}: written for another model: {faults}. Build the model from the same config.")
+    module.load_state_dict(file.tensors)
+    return file.metadata
+
+
+def fitted(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor], *, path: Path) -> dict[str, Tensor]:
+    """The tensors in the types of a network, once it is sure that they are its own, and numbers.
+
+    Args:
+        state: Tensors by the network's names; counters of batches may be missing.
+        wanted: The network's state dict.
+        path: For the error message.
+
+    Raises:
+        InputError: Names, shapes or kinds differ; a value is NaN or infinite.
+    """
+    if faults := _faults(state, wanted, cast=True):
+        raise InputError(f"{path}: these weights do not fit the model: {faults}.")
+    state = {name: tensor.to(wanted[name].dtype) for name, tensor in state.items()}
+    if names := _not_finite(state):
+        raise InputError(
+            f"{path}: weights must be finite, but NaN or infinity is in {_some(names)}; fetch the file again, or "
+            "choose one whose training did not diverge."
+        )
+    return state
 
 
 def save_weights(weights: nn.Module | Mapping[str, Tensor], path: Path | str, *, metadata: Mapping[str, str]) -> None:
@@ -130,134 +178,104 @@ def save_weights(weights: nn.Module | Mapping[str, Tensor], path: Path | str, *,
         )
 
 
-def load_weights(module: nn.Module, path: Path | str) -> dict[str, str]:
-    """Loads a file of `save_weights` into the same network, bit for bit.
-
-    Args:
-        module: The network; left as it was where an error is raised.
-        path: The file.
-
-    Returns:
-        The metadata.
-
-    Raises:
-        InputError: No such file, a damaged one, or one whose names, shapes or types are not just the network's.
-    """
-    path = _checked(path)
-    state, metadata = _read_safetensors(path)
-    if faults := _faults(state, module.state_dict()):
-        raise InputError(f"{path}: written for another model: {faults}. Build the model from the same config.")
-    module.load_state_dict(state)
-    return json.loads(metadata.get(METADATA_ENTRY, "{}"))
-
-
 def fingerprint(path: Path | str) -> str:
     """The first 16 hexadecimal digits of a file's SHA-256.
 
     Raises:
         InputError: No such file, or an empty one.
     """
-    with _checked(path).open("rb") as file:
+    with existing(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
 
-def _checked(path: Path | str) -> Path:
-    path = Path(path)
-    if not path.is_file():
-        raise InputError(f"{path}: no such file of weights.")
-    if path.stat().st_size == 0:
-        raise InputError(f"{path}: the file is empty; fetch it again.")
-    if path.suffix not in SUFFIXES:
-        raise InputError(f"{path}: a file of weights must end in {', '.join(SUFFIXES)}, but got {path.suffix!r}.")
-    return path
+def inspect(path: Path | str) -> Inspection:
+    """Tells what a file of weights is: its layout, and whose network's tensors it holds.
+
+    Args:
+        path: The file.
+
+    Raises:
+        InputError: As `taghead.weights_file.open_weights`.
+    """
+    file = open_weights(path)
+    network = recognise(file)
+    return Inspection(
+        path=file.path,
+        layout=_layout(file.layout, network.view),
+        network=network,
+        num_tensors=len(file.tensors),
+        num_parameters=sum(
+            tensor.numel()
+            for name, tensor in file.tensors.items()
+            if tensor.is_floating_point() and not name.endswith(STATISTICS)
+        ),
+        dtypes=Counter(str(tensor.dtype).removeprefix("torch.") for tensor in file.tensors.values()),
+        not_finite=_not_finite(file.tensors),
+        metadata=file.metadata,
+    )
 
 
-def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+def convert(path: Path | str, out: Path | str) -> Inspection:
+    """Writes all tensors of a file as safetensors, by the network's own names, in the types that they have.
+
+    Wrappers and prefixes are taken off, but for ``backbone.`` where a head stands beside it. Metadata of ours is kept.
+
+    Args:
+        path: The file.
+        out: The file to write, ``*.safetensors``; one of the same content may be there.
+
+    Returns:
+        What was written.
+
+    Raises:
+        InputError: As `taghead.weights_file.open_weights`; or the file to write has another suffix or is there already
+            with other content.
+    """
+    file, out = open_weights(path), Path(out)
+    if out.suffix != ".safetensors":
+        raise InputError(f"{out}: the converted file's name must end in .safetensors.")
+    found = released_view(file.tensors) or [view for view in views(file.tensors) if not view.beside][-1]
+    new = out.with_name(f".{out.name}.new")
     try:
-        with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}
-    except SafetensorError as error:
-        raise InputError(f"{path}: cut short or no safetensors file ({error}); fetch it again.") from None
+        # Clones, since tensors of a torch file may share their memory, which safetensors refuses.
+        save_weights({name: value.clone() for name, value in found.tensors.items()}, new, metadata=file.metadata)
+        if out.exists() and fingerprint(out) != fingerprint(new):
+            raise InputError(f"{out}: is there already, with other content; name another file, or remove it.")
+        new.replace(out)
+    finally:
+        new.unlink(missing_ok=True)
+    return inspect(out)
 
 
-def _read_pickle(path: Path) -> Any:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of old pickle protocols: advice to the developers of torch
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged pickle can end in any
-        if refused := re.search(r"GLOBAL (\S+)", str(error)):
-            raise InputError(
-                f"{path}: holds the Python object {refused[1]}, and objects in files are not trusted here; "
-                "where you trust it, save its plain state dict, or convert that to safetensors."
-            ) from None
-        raise InputError(
-            f"{path}: no torch file, cut short, or holding Python objects, never trusted ({type(error).__name__}); "
-            "fetch it again, or save the plain state dict with torch.save."
-        ) from None
+def _layout(layout: str, view: View) -> str:
+    return ", ".join([layout, *(f"without {prefix}" for prefix in view.prefixes)])
 
 
-def _unwrapped(value: Any) -> tuple[Any, str]:
-    layout = "torch file"
-    for _ in WRAPPERS:  # not for ever: a pickle can hold itself
-        inside = [key for key in WRAPPERS if isinstance(value, Mapping) and isinstance(value.get(key), Mapping)]
-        if inside:
-            value, layout = value[inside[0]], f"{layout}, in {inside[0]}"
-    return value, layout
+def _not_finite(state: Mapping[str, Tensor]) -> tuple[str, ...]:
+    return tuple(name for name, value in state.items() if value.is_floating_point() and not value.isfinite().all())
 
 
-def _without_prefixes(state: dict[str, Tensor], layout: str) -> tuple[dict[str, Tensor], str]:
-    for prefix in ("module.", "model.", "module."):  # a wrapper for several GPUs stands outside or inside
-        if state and all(name.startswith(prefix) for name in state):
-            state = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
-            layout = f"{layout}, without {prefix}"
-    return state, layout
+def _faults(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor], *, cast: bool) -> str:
+    """What keeps these tensors from being the wanted ones, or nothing.
 
+    With ``cast``, halves and doubles pass for singles, and counters of batches may be missing.
+    """
 
-def _backbone_of(found: dict[str, Tensor], layout: str) -> tuple[dict[str, Tensor], tuple[str, ...], str]:
-    """The tensors of the backbone, the names of the others, and the layout."""
-    prefix = "backbone." if any(name.startswith("backbone.") for name in found) else ""
-    inside = {name: name.removeprefix(prefix) for name in found if name.startswith(prefix)}
-    state = {inner: found[name] for name, inner in inside.items() if not inner.startswith(CLASSIFIERS)}
-    skipped = tuple(name for name in found if inside.get(name) not in state)
-    return state, skipped, f"{layout}, without {prefix}" if prefix else layout
+    def fits(tensor: Tensor, like: Tensor) -> bool:
+        both_floating = cast and tensor.is_floating_point() and like.is_floating_point()
+        return tensor.shape == like.shape and (tensor.dtype == like.dtype or both_floating)
 
-
-def _cast(tensor: Tensor, like: Tensor | None) -> Tensor:
-    """Halves to singles; never integers to anything."""
-    if like is None or not (tensor.is_floating_point() and like.is_floating_point()):
-        return tensor
-    return tensor.to(like.dtype)
-
-
-def _faults(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str:
-    """What keeps these tensors from being the wanted ones, or nothing."""
+    there = [name for name in wanted if name in state]
     kinds = [
-        f"{name} is {_described(state[name])}, not {_described(tensor)}"
-        for name, tensor in wanted.items()
-        if name in state and (state[name].shape, state[name].dtype) != (tensor.shape, tensor.dtype)
+        f"{name} is {described(state[name])}, not {described(wanted[name])}"
+        for name in there
+        if not fits(state[name], wanted[name])
     ]
     unknown = [name for name in state if name not in wanted]
-    missing = [name for name in wanted if name not in state]
+    missing = [name for name in wanted if name not in state and not (cast and name.endswith(COUNTERS))]
     groups = (("", kinds), ("the model has no ", unknown), ("the file has no ", missing))
-    return "; ".join(words + _some(names) for words, names in groups if names)
-
-
-def _remedy(state: Mapping[str, Tensor]) -> str:
-    """Names the backbone whose weights they are, if it is one of ours."""
-    shapes = {name: tensor.shape for name, tensor in state.items() if not name.endswith(".num_batches_tracked")}
-    for name, backbone in BACKBONES.items():
-        with torch.device("meta"):
-            wanted = backbone().state_dict()
-        if shapes == {key: value.shape for key, value in wanted.items() if not key.endswith(".num_batches_tracked")}:
-            return f"They are those of {name}: choose that backbone, or other weights."
-    return "They are those of no backbone known here: choose other weights."
-
-
-def _described(value: object) -> str:
-    if not isinstance(value, Tensor):
-        return f"a value of type {type(value).__name__}"
-    return f"{str(value.dtype).removeprefix('torch.')} {tuple(value.shape)}"
+    faults = "; ".join(words + _some(names) for words, names in groups if names)
+    return f"{len(there) - len(kinds)} of its {len(wanted)} tensors match; {faults}" if faults else ""
 
 
 def _some(names: Iterable[str], limit: int = 3) -> str:
