@@ -52,7 +52,7 @@ def complexity(
     formats: Formats = TABLE_FORMATS,
     figures: Kinds = FIGURE_KINDS,
 ) -> None:
-    """Table 5 recounted, a study's rows likewise, and the efficiency figure."""
+    """Table 5 recounted, every backbone, a study's rows likewise, and the efficiency figure."""
     from analysis import complexity as counted
     from analysis import efficiency
 
@@ -60,7 +60,7 @@ def complexity(
     made = [counted.component_table(counted.paper_model(width), name=f"complexity_ffn_{width}",
                                     title=f"R(2+1)D-34 + TAG-Head at FFN {width} on HAA500, by component")
             for width in counted.WIDTHS]  # fmt: skip
-    made.append(counted.table5())
+    made += [counted.table5(), counted.backbones_table()]
     if plan is not None:
         made.append(efficiency.cost_table(results, plan))
     _write_tables(made, out, formats)

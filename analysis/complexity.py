@@ -15,6 +15,7 @@ from analysis import published
 from analysis.formats import Table
 from taghead.backbones import BACKBONES, grid_of
 from taghead.config import Config, canonical, evolve
+from taghead.head import TAGHead
 from taghead.model import build_model
 from taghead.recipes import recipe
 
@@ -27,6 +28,7 @@ COUNTING = (
     "attention's two products. Weighting the frames, all that the graph does under the mean readout, is T products a "
     "channel, which neither counts."
 )
+PAPER_CLIPS = ((32, 112), (64, 112))  # frames and pixels: of HAA500, of Gym99 and Gym288
 WIDTHS = (512, 1024, 2048)  # Table 2's best on HAA500 and on Gym99, and the widest
 
 aten = torch.ops.aten
@@ -73,11 +75,17 @@ def _count(config: Config, num_classes: int) -> pd.DataFrame:
 
 @cache
 def _count_backbone(name: str, num_frames: int, crop_size: int) -> tuple[int, int, int]:
-    with torch.device("meta"), _NoDraws():
-        backbone = BACKBONES[name]().eval()
+    backbone = _backbone(name)
+    with torch.device("meta"):
         clip = torch.empty(1, 3, num_frames, crop_size, crop_size)
     true, fvcore = _multiply_adds(backbone, clip)
     return _size(backbone), true[""], fvcore[""]
+
+
+@cache
+def _backbone(name: str) -> nn.Module:
+    with torch.device("meta"), _NoDraws():
+        return BACKBONES[name]().eval()
 
 
 def _size(module: nn.Module, *, recurse: bool = True) -> int:
@@ -238,6 +246,58 @@ def table5_notes(data: pd.DataFrame) -> list[str]:
             "multiply-adds."
         )
     return notes
+
+
+def backbones_data() -> pd.DataFrame:
+    """Every backbone alone at the size of the clips that its public weights were trained with and at the paper's sizes.
+
+    Returns:
+        One row a backbone and size: ``backbone, channels, parameters``; ``frames, pixels`` of the clip; ``grid`` (T, H,
+        W) of the features; ``multiply_adds``; ``head_narrow`` and ``head_wide``, the parameters of a head with the
+        first and the last of `WIDTHS` on these features.
+    """
+    rows = []
+    for name, backbone in BACKBONES.items():
+        for frames, pixels in dict.fromkeys((backbone.weights.clip or PAPER_CLIPS[0], *PAPER_CLIPS)):
+            parameters, products, _ = _count_backbone(name, frames, pixels)
+            grid = grid_of(name, frames, pixels)
+            heads = [_head_size(backbone.channels, grid, width) for width in (WIDTHS[0], WIDTHS[-1])]
+            rows.append((name, backbone.channels, parameters, frames, pixels, grid, products, *heads))
+    columns = ["backbone", "channels", "parameters", "frames", "pixels", "grid", "multiply_adds"]
+    return pd.DataFrame(rows, columns=[*columns, "head_narrow", "head_wide"])
+
+
+def _head_size(channels: int, grid: tuple[int, int, int], ffn_dim: int) -> int:
+    with torch.device("meta"), _NoDraws():
+        head = TAGHead(channels, grid, 1, ffn_dim=ffn_dim)
+    return _size(head) - _size(head.classifier)
+
+
+def backbones_table() -> Table:
+    """What each backbone costs alone, and how large the head on it is."""
+    data = backbones_data()
+    rows = []
+    for name, group in data.groupby("backbone", sort=False):
+        sizes = {(row.frames, row.pixels): row for row in group.itertuples()}
+        first, paper = group.iloc[0], sizes[PAPER_CLIPS[0]]
+        texts = [f"{_times(sizes[clip].grid)}; {sizes[clip].multiply_adds / 1e9:.2f}" for clip in PAPER_CLIPS]
+        native = f"{first.frames} x {first.pixels}: {_times(first.grid)}; {first.multiply_adds / 1e9:.2f}"
+        heads = f"{paper.head_narrow / 1e6:.2f} to {paper.head_wide / 1e6:.2f}"
+        rows.append((str(name), str(first.channels), f"{first.parameters:,}", native, *texts, heads))
+    sizes_of = [f"{frames} x {pixels}" for frames, pixels in PAPER_CLIPS]
+    header = ("backbone", "C", "parameters", "trained at", *sizes_of, f"head at {sizes_of[0]}, M")
+    at_32 = data[(data["frames"] == PAPER_CLIPS[0][0]) & (data["pixels"] == PAPER_CLIPS[0][1])]
+    larger = at_32.loc[at_32["head_narrow"] > at_32["parameters"], "backbone"]
+    notes = (
+        "Without classifier. Each size: the features' T x H x W; multiply-adds of the backbone for one clip, in G.",
+        "trained at: frames x pixels of the clips that the public weights were trained with. head: parameters with FFN "
+        f"{WIDTHS[0]} to FFN {WIDTHS[-1]}; even the smaller one is larger than the backbone on {', '.join(larger)}.",
+    )
+    return Table("complexity_backbones", "The backbones, without a head", header, tuple(rows), data, notes)
+
+
+def _times(grid: tuple[int, int, int]) -> str:
+    return " x ".join(map(str, grid))
 
 
 def component_table(counts: pd.DataFrame, *, name: str, title: str, synthetic: bool = False) -> Table:

@@ -6,6 +6,9 @@ from analysis import published
 from analysis.complexity import (
     COMPONENTS,
     HEAD,
+    PAPER_CLIPS,
+    backbones_data,
+    backbones_table,
     component_table,
     count,
     paper_model,
@@ -13,6 +16,7 @@ from analysis.complexity import (
     table5_data,
     table5_notes,
 )
+from taghead.backbones import BACKBONES, grid_of
 from taghead.config import Config, evolve
 from taghead.recipes import recipe
 
@@ -116,3 +120,25 @@ def test_the_table_of_components_adds_up() -> None:
     assert sum(numbers[:-1]) == numbers[-1]
     assert {row[0] for row in table.rows[:-1]} <= set(COMPONENTS)
     assert "graph" in {row[0] for row in table.rows}
+
+
+def test_every_backbone_is_counted_at_the_papers_sizes() -> None:
+    data = backbones_data()
+    data = data[data["pixels"] == 112].set_index(["backbone", "frames"])
+    assert set(BACKBONES) == set(data.index.get_level_values("backbone"))
+    for name in BACKBONES:
+        for frames, pixels in PAPER_CLIPS:
+            row = data.loc[(name, frames)]
+            assert row.grid == grid_of(name, frames, pixels)
+        twice = 2 * data.loc[(name, 32), "multiply_adds"]  # X3D's squeeze-and-excitation is once a clip
+        assert data.loc[(name, 64), "multiply_adds"] == pytest.approx(twice, rel=1e-3 if name == "x3d_m" else 0)
+
+
+def test_the_head_on_a_backbone_has_the_size_that_its_parts_have() -> None:
+    data = backbones_data()
+    row = data[(data["backbone"] == "i3d_r50") & (data["frames"] == 32)].iloc[0]
+    c, nodes = 2048, 16 * 4 * 4
+    layer = (4 * c * c + 4 * c) + (2 * c * 512 + 512 + c) + 4 * c  # attention, feed-forward part, two norms
+    assert row.head_narrow == nodes * c + 2 * layer
+    assert "i3d_r50" in backbones_table().notes[-1]
+    assert "r2plus1d_34" not in backbones_table().notes[-1]
