@@ -134,6 +134,17 @@ def test_evaluation_names_the_clips_it_cannot_read_even_when_a_batch_has_no_othe
     assert made[2].frames.shape[0] == 0 and made[2].labels.shape == (0,)
 
 
+@pytest.mark.parametrize("num_threads", [0, 1, 3])
+def test_an_unreadable_clip_shifts_no_frames_and_no_label_of_the_others(clips, cache, num_threads):
+    whole = by_id(evaluate(clips, cache))
+    bad = break_clip(clips[5])
+    cache = FrameCache(None, num_frames=4, short_side=27)
+    left = evaluate(clips, cache, num_threads=num_threads)
+    assert by_id(left).keys() == whole.keys() - {bad.id}
+    assert all(torch.equal(frames, whole[name]) for name, frames in by_id(left).items())
+    assert all(made.labels.tolist() == [clip.label for clip in made.clips] for made in left)
+
+
 class Counting(FrameCache):
     """Counts what is asked of it."""
 
