@@ -108,7 +108,7 @@ def check_input(name: str, num_frames: int, crop_size: int) -> None:
             f"try {below} or {below + step}."
         )
     if crop_size < site:
-        raise InputError(f"crop_size >= {site} pixels must hold for {name}, but got {crop_size}.")
+        raise InputError(f"crop_size >= {site} pixels must hold for {name}, but got {crop_size}; try {site}.")
 
 
 def grid_of(name: str, num_frames: int, crop_size: int) -> tuple[int, int, int]:
