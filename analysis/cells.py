@@ -17,10 +17,13 @@ from taghead.record import Record
 
 COLUMNS = (
     "row", "dataset", "seed", "metric", "value", "status", "trial_id", "synthetic", "epoch", "error", "attempt",
-    "commit", "recipe", "device", "threads", "torch", "clips", "unreadable", "missing", "num_classes", "parameters",
-    "seconds",
+    "commit", "recipe", "device", "threads", "torch", "clips", "train_clips", "unreadable", "missing",
+    "test_classes", "test_missing", "test_unreadable", "num_classes", "parameters", "seconds",
 )  # fmt: skip
-COUNTS = ("epoch", "recipe", "threads", "clips", "unreadable", "missing", "num_classes", "parameters", "attempt")
+COUNTS = (
+    "epoch", "recipe", "threads", "clips", "train_clips", "unreadable", "missing", "test_classes", "test_missing",
+    "test_unreadable", "num_classes", "parameters", "attempt",
+)  # fmt: skip
 
 
 def read(results: Path, study: str) -> pd.DataFrame:
@@ -50,9 +53,9 @@ def join(results: Path, plan: Plan) -> pd.DataFrame:
         One row for each (row, dataset, seed, metric) in the plan's order, with the columns `COLUMNS`. ``value`` is in
         percent, and NaN unless ``status`` is ``complete``; the others are ``running``, ``pending``, ``diverged``,
         ``failed`` and ``pruned``. ``epoch`` is the one that the score belongs to or that was reached; ``clips`` is the
-        number of test clips. ``unreadable`` counts the clips of all splits that do not decode (those of the test split
-        are scored as wrong), ``missing`` those that the lists name and the folder lacks (left out). What is not known
-        is None.
+        number of test clips, of ``test_classes`` classes. ``unreadable`` counts the clips of all splits that do not
+        decode (those of the test split, ``test_unreadable``, are scored as wrong), ``missing`` those that the lists
+        name and the folder lacks (left out; of the test split, ``test_missing``). What is not known is None.
     """
     store = Store(results)
     facts = {trial: _facts(store, trial) for trial in plan.trial_ids()}
@@ -151,6 +154,10 @@ def _of_record(record: Record) -> dict[str, Any]:
         "threads": record.machine.threads,
         "torch": record.machine.torch,
         "clips": record.data.num_test,
+        "train_clips": record.data.num_train,
+        "test_classes": record.data.test_classes,
+        "test_missing": record.data.test_missing,
+        "test_unreadable": record.data.test_unreadable,
         "unreadable": len(record.data.unreadable),
         "missing": len(record.data.missing),
         "num_classes": record.data.num_classes,

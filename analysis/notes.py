@@ -90,16 +90,26 @@ def _about_numbers(plan: Plan, frame: pd.DataFrame) -> Iterable[str]:
 
 
 def _about_clips(frame: pd.DataFrame) -> Iterable[str]:
+    """Which n stands behind the scores of each column: one sentence for each set of clips that its trials used."""
     done = frame[frame["status"] == "complete"]
+    facts = ["clips", "train_clips", "num_classes", "test_classes", "test_missing", "missing"]
     for dataset, group in done.groupby("dataset", sort=False):
-        facts = group[["clips", "num_classes", "missing"]].drop_duplicates()
-        for clips, classes, missing in facts.itertuples(index=False):
-            text = f"{dataset}: {clips} test clips of {classes:.0f} classes (chance {100 / classes:.1f} %)"
+        for (clips, train, classes, present, test_missing, missing), alike in group.groupby(facts, dropna=False):
+            of = f"{classes} classes" if pd.isna(present) or present == classes else f"{present} of {classes} classes"
+            text = f"{dataset}: {clips} test clips of {of} (chance {100 / classes:.1f} %), {train} training clips"
             if missing:
-                text += f"; {missing} clips of the split lists are not there and were left out"
-            if unreadable := group.loc[group["clips"] == clips, "unreadable"].max():
-                text += f"; {unreadable} clips of all splits do not decode; those of the test split count as wrong"
+                text += (
+                    f"; {missing} clips of the split lists are not there and were left out, {test_missing} of them "
+                    "test clips"
+                )
+            if unreadable := alike["unreadable"].max():
+                text += (
+                    f"; {unreadable} of those that are there do not decode ({alike['test_unreadable'].max()} test "
+                    "clips, which count as wrong; training passes over the others)"
+                )
             yield f"{text}."
+            if not pd.isna(present) and present < classes:
+                yield f"{dataset}: MCA is the mean over the {present} classes that have test clips."
 
 
 def _about_metrics(plan: Plan, frame: pd.DataFrame) -> Iterable[str]:

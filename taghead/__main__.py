@@ -1,4 +1,4 @@
-"""The command line of one experiment: ``taghead train | prepare | pretrain``.
+"""The command line of one experiment: ``taghead train | evaluate | predict | weights | datasets | prepare | pretrain``.
 
 Nothing heavy is loaded before a command needs it, so that ``--help`` is quick.
 """
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from taghead.command import run_app
+from taghead.data_commands import DATASET, DataRoot, Missing, datasets, prepare
 from taghead.errors import InputError, nearest
 
 if TYPE_CHECKING:
@@ -20,41 +21,37 @@ if TYPE_CHECKING:
 app = typer.Typer(
     no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False, help="One TAG-Head trial."
 )
-prepare = typer.Typer(no_args_is_help=True, help="Make or prepare data.")
+weights = typer.Typer(no_args_is_help=True, help="Look at files of weights, or convert them.")
 app.add_typer(prepare, name="prepare")
+app.add_typer(datasets, name="datasets")
+app.add_typer(weights, name="weights")
 
+Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1 or auto.")]
+Threads = Annotated[int, typer.Option(min=1, help="For torch on the CPU.")]
+Cache = Annotated[Path | None, typer.Option(help="Folder for decoded frames.")]
+Trained = Annotated[
+    Path, typer.Option("--weights", help="weights.safetensors of a trial or its folder, or a released TAG-Head's file.")
+]
+Frames = Annotated[int | None, typer.Option(min=1, help="Frames of a clip; as the model was trained, if not given.")]
+Stretch = Annotated[bool, typer.Option(help="Stretch positional encodings of another number of frames in time.")]
 Overrides = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Changes a field of the config.")]
-
-
-@prepare.command("synthetic")
-def prepare_synthetic(
-    out: Annotated[Path, typer.Option(help="Folder for the clips.")] = Path("data/synthetic"),
-    size: Annotated[str, typer.Option(help="tiny, small or medium.")] = "small",
-    kind: Annotated[str, typer.Option(help="fine (what time alone tells apart) or coarse (to pre-train on).")] = "fine",
-    seed: Annotated[int, typer.Option(min=0, help="Seed of everything drawn.")] = 0,
-    workers: Annotated[int | None, typer.Option(min=1, help="Processes; one a core if not given.")] = None,
-) -> None:
-    """Write generated clips as real H.264 files in the HAA500 layout."""
-    from taghead.data.synthetic import make_dataset
-
-    print(f"synthetic clips ({size}, {kind}, seed {seed}) in {out} ...", flush=True)
-    make_dataset(out, size=size, kind=kind, seed=seed, workers=workers)
-    print(f"there: {sum(1 for _ in out.glob('video/*/*.mp4'))} clips in {out}")
 
 
 @app.command()
 def train(
     out: Annotated[Path, typer.Option(help="Folder of the trial: record, history, predictions.")],
-    data_root: Annotated[Path, typer.Option(help="Folder of the data set.")],
-    dataset: Annotated[str, typer.Option(help="gym99, gym288, haa500, synthetic, or table (CSV lists).")] = "synthetic",
+    data_root: DataRoot,
+    dataset: Annotated[str, typer.Option(help=DATASET)] = "synthetic",
     recipe: Annotated[str | None, typer.Option(help="paper, released or small.")] = None,
     overrides: Overrides = [],  # noqa: B006
     seed: Annotated[int, typer.Option(min=0, help="Of weights, order, augmentation and dropout.")] = 0,
-    weights: Annotated[Path | None, typer.Option(help="File or folder with the backbone's public weights.")] = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 or auto.")] = "auto",
-    threads: Annotated[int, typer.Option(min=1, help="For torch on the CPU.")] = 1,
-    cache: Annotated[Path | None, typer.Option(help="Folder for decoded frames.")] = None,
-    missing: Annotated[str, typer.Option(help="error or skip: what to do about clips that are not there.")] = "error",
+    start: Annotated[
+        Path | None, typer.Option("--weights", help="File or folder with the backbone's public weights.")
+    ] = None,
+    device: Device = "auto",
+    threads: Threads = 1,
+    cache: Cache = None,
+    missing: Missing = "error",
     keep: Annotated[list[str], typer.Option(help="weights, embeddings or frame_means; repeatable.")] = [],  # noqa: B006
 ) -> None:
     """Train and evaluate one config; the same command again goes on where it was stopped."""
@@ -69,7 +66,7 @@ def train(
             raise InputError(f"--keep {name}: nothing of that name{nearest(name, KEPT_FILES)}")
     machine = Machine(
         data_root=data_root,
-        weights=weights,
+        weights=start,
         device=find_device(device),
         threads=threads,
         cache=cache,
@@ -103,6 +100,98 @@ def _done_already(out: Path, config: "Config", *, seed: int, machine: "Machine",
         complete(out, machine=machine, keep=keep)  # type: ignore[arg-type]
     print(f"{out}: this trial is done already ({record.trial_id}).")
     return record
+
+
+@app.command()
+def evaluate(
+    trained: Trained,
+    data_root: DataRoot,
+    dataset: Annotated[str | None, typer.Option(help="The one that the model was trained on, if not given.")] = None,
+    split: Annotated[str, typer.Option(help="test, val or train.")] = "test",
+    num_frames: Frames = None,
+    interpolate_positions: Stretch = False,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Clips at once; as in training, if not given.")] = None,
+    device: Device = "auto",
+    threads: Threads = 1,
+    cache: Cache = None,
+    missing: Missing = "error",
+    out: Annotated[Path | None, typer.Option(help="Folder for predictions.npz: ids, labels, logits.")] = None,
+) -> None:
+    """Top-1 and MCA of a trained model on a split, with 95 % intervals. Ours or a released one."""
+    from taghead.infer import evaluate_split, summary
+    from taghead.model import load_any
+    from taghead.released import NUM_CLASSES
+    from taghead.run import Machine, find_device
+
+    machine = Machine(data_root, device=find_device(device), threads=threads, cache=cache, missing=missing)  # type: ignore[arg-type]
+    # a released model may be shown clips of CSV lists, as its authors do
+    released = dataset if dataset in NUM_CLASSES else None
+    model = load_any(trained, released, num_frames=num_frames, interpolate_positions=interpolate_positions)
+    found = evaluate_split(model, machine=machine, dataset=dataset, split=split, batch_size=batch_size)  # type: ignore[arg-type]
+    print(f"{trained}: {model.config.model.backbone} with {model.config.data.num_frames} frames a clip")
+    print(summary(found))
+    if out:
+        out.mkdir(parents=True, exist_ok=True)
+        found.predictions.save(out)
+
+
+@app.command()
+def predict(
+    videos: Annotated[list[Path], typer.Argument(metavar="VIDEO...", help="Video files.")],
+    trained: Trained,
+    dataset: Annotated[str | None, typer.Option(help="Of a released model; told by its classes, if not given.")] = None,
+    classes: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Names: gym99_categories.txt and the like, or one a line.")
+    ] = None,
+    top: Annotated[int, typer.Option(min=1, help="How many classes.")] = 5,
+    num_frames: Frames = None,
+    interpolate_positions: Stretch = False,
+    device: Device = "auto",
+    threads: Threads = 1,
+) -> None:
+    """The most likely classes of video files."""
+    import torch
+
+    from taghead.infer import classify, read_class_names
+    from taghead.model import load_any
+    from taghead.run import find_device
+
+    torch.set_num_threads(threads)
+    place = torch.device(find_device(device))
+    model = load_any(trained, dataset, num_frames=num_frames, interpolate_positions=interpolate_positions)
+    names = read_class_names(classes, num_classes=model.num_classes) if classes else model.classes
+    model.model.to(place)
+    unreadable = 0
+    for video in videos:
+        try:
+            best = classify(model, video, device=place, top=top)
+        except InputError as error:  # one unreadable file hides no other
+            unreadable += 1
+            print(f"error: {error}", file=sys.stderr)
+            continue
+        print(video)
+        for label, chance in best:
+            print(f"  {100 * chance:5.1f} %  {names[label] if names else f'class {label}'}")
+    raise typer.Exit(1 if unreadable else 0)
+
+
+@weights.command()
+def inspect(file: Annotated[Path, typer.Argument(metavar="FILE", help="A file of weights.")]) -> None:
+    """What a file of weights is: its layout, and whose network's tensors it holds."""
+    from taghead.weights import inspect as look
+
+    print(look(file))
+
+
+@weights.command()
+def convert(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A file of weights.")],
+    out: Annotated[Path, typer.Option(help="The safetensors file to write.")],
+) -> None:
+    """Write a file's tensors as safetensors, by the network's own names."""
+    from taghead.weights import convert as write
+
+    print(write(file, out))
 
 
 @app.command()

@@ -5,7 +5,8 @@ A path that cannot be read or written is the user's too: they named it, or own t
 
 import sys
 from collections.abc import Callable
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 from taghead.errors import InputError
 
@@ -29,3 +30,35 @@ def run_app(app: Callable[[], Any]) -> None:
             raise
         print(f"error: {error.filename}: {error.strerror}.", file=sys.stderr)
         sys.exit(2)
+
+
+class Progress:
+    """How many of how many, on standard error: one line that changes on a terminal, a line each tenth elsewhere.
+
+    Args:
+        what: What is counted.
+    """
+
+    def __init__(self, what: str) -> None:
+        self._what, self._told, self._live = what, 0, sys.stderr.isatty()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if self._live and self._told:
+            print(file=sys.stderr)
+
+    def show(self, done: int, total: int) -> None:
+        """Tells how far it is.
+
+        Args:
+            done: So many are done.
+            total: Of so many.
+        """
+        step = max(1, total // (1000 if self._live else 10))
+        if done < self._told + step and done < total:
+            return
+        self._told = done
+        text = f"{done:,} of {total:,} {self._what}"
+        print(f"\r{text}" if self._live else text, end="" if self._live else "\n", file=sys.stderr, flush=True)

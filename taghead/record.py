@@ -39,6 +39,9 @@ class DataFacts(Value):
     num_train: int
     num_val: int
     num_test: int
+    test_classes: int | None = None  # classes that have test clips: MCA is the mean over these
+    test_missing: int = 0  # clips of the test split among `missing`
+    test_unreadable: int = 0  # likewise among `unreadable`
     missing: tuple[str, ...] = ()  # ids of clips that the lists name and the folder lacks
     unreadable: dict[str, str] = Field(
         default_factory=dict

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 import platform
 import time
 from collections.abc import Callable, Iterable
@@ -13,7 +14,7 @@ import torch
 
 from taghead.backbones import BACKBONES, Weights, own
 from taghead.checkpoint import TrainState, load_state, save_state
-from taghead.config import Config, Triple
+from taghead.config import Config
 from taghead.data.batches import Batch, eval_batches, train_batches
 from taghead.data.clips import ClipList, read_clips
 from taghead.data.frame_cache import FrameCache
@@ -118,11 +119,15 @@ def find_weights(config: Config, weights: Path | None) -> Path | None:
     raise InputError(f"{weights}: no weights of {name}; {expected}.")
 
 
-def normalisation(config: Config) -> tuple[Triple, Triple]:
-    """Mean and standard deviation of the colours in 0..1: the config's, or what the backbone's weights came with."""
-    name = config.model.backbone
+def view_of(config: Config, *, device: torch.device) -> dict[str, Any]:
+    """How a config's clips become batches, but for where they are: crop size, colours, device.
+
+    The colours are normalised by the config's mean and std, or by those that the backbone's weights were trained with.
+    """
+    name, data = config.model.backbone, config.data
     weights = BACKBONES[name].weights if name in BACKBONES else Weights(mean=own.MEAN, std=own.STD)
-    return config.data.mean or weights.mean, config.data.std or weights.std
+    mean, std = data.mean or weights.mean, data.std or weights.std
+    return {"crop_size": data.crop_size, "mean": mean, "std": std, "device": device}
 
 
 def identify(config: Config, *, machine: Machine) -> Identity:
@@ -157,12 +162,7 @@ class _Trial:
         _check_selection(config, self.clips)
         data = config.data
         self.cache = FrameCache(machine.cache, num_frames=data.num_frames, short_side=data.short_side)
-        mean, std = normalisation(config)
-        self.view: dict[str, Any] = {
-            "crop_size": data.crop_size,
-            "mean": mean,
-            "std": std,
-            "device": self.device,
+        self.view = view_of(config, device=self.device) | {
             "batch_size": config.train.batch_size,
             "cache": self.cache,
         }
@@ -217,7 +217,7 @@ class _Trial:
 
     def facts(self, unreadable: dict[str, str]) -> DataFacts:
         """Which clips were used."""
-        clips = self.clips
+        clips, test = self.clips, self.clips.split("test")
         return DataFacts(
             dataset=clips.dataset,
             fingerprint=clips.fingerprint,
@@ -225,7 +225,10 @@ class _Trial:
             num_classes=len(clips.classes),
             num_train=len(clips.split("train")),
             num_val=len(clips.split("val")),
-            num_test=len(clips.split("test")),
+            num_test=len(test),
+            test_classes=len({clip.label for clip in test}),
+            test_missing=clips.counts["test"].missing,
+            test_unreadable=sum(clip.id in unreadable for clip in test),
             missing=clips.missing,
             unreadable=dict(sorted(unreadable.items())),
         )
@@ -337,7 +340,12 @@ def _train_and_evaluate(
         raise trial.nothing_decodes("test")
     predictions.save(folder, keep=keep)
     if "weights" in keep:
-        save_weights(model, folder / KEPT_FILES["weights"], metadata={"trial_id": state.trial})
+        facts = {
+            "trial_id": state.trial,
+            "config": trial.config.model_dump_json(),
+            "classes": json.dumps(trial.clips.classes),
+        }
+        save_weights(model, folder / KEPT_FILES["weights"], metadata=facts)
     return {"status": "complete", "epoch": selected_epoch(state.history, config), "metrics": predictions.metrics()}
 
 

@@ -46,7 +46,7 @@ def read_finegym(root: Path, *, dataset: str) -> Listing:
     classes: dict[int, str] = {}
     with collecting(findings, "categories"):
         path = first_file(folders, [f"{dataset}_categories.txt"], what="categories")
-        classes = _read_categories(path, num_classes=NUM_CLASSES[dataset], findings=findings)
+        classes = read_categories(path, num_classes=NUM_CLASSES[dataset], findings=findings)
     clips = "clips/" if (root / "clips").is_dir() else ""
     parts: tuple[tuple[Split, str], ...] = (("train", "train"), ("test", "val"))
     for split, part in parts:
@@ -71,8 +71,14 @@ def _which_list(path: Path, num_rows: int, *, split: Split, published: dict[str,
     return Finding("fact", "counts", f"{split}: {num_rows:,} rows in {path}, {as_known}.")
 
 
-def _read_categories(path: Path, *, num_classes: int, findings: list[Finding]) -> dict[int, str]:
-    """The classes' names by label; two labels may share one text."""
+def read_categories(path: Path, *, num_classes: int, findings: list[Finding]) -> dict[int, str]:
+    """The classes' names by label; two labels may share one text.
+
+    Args:
+        path: ``gym99_categories.txt``, ``gym288_categories.txt``.
+        num_classes: K.
+        findings: What is amiss is added here.
+    """
     names: dict[int, str] = {}
     for where, line in read_lines(path):
         found = _CATEGORY.fullmatch(line)

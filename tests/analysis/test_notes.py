@@ -87,11 +87,22 @@ def test_metrics_that_never_differ_are_no_mistake(results: Results) -> None:
 
 def test_test_clips_classes_and_chance_are_stated(results: Results) -> None:
     plan = results.plan(COMPONENTS, seeds=[0])
-    results.finish(plan, "B", seed=0, data=data_facts(unreadable={"a": "cut"}, missing=("b", "c")))
+    facts = {"test_classes": 3, "test_missing": 1, "test_unreadable": 2}
+    lost = {"unreadable": {"a": "cut", "d": "cut", "e": "cut"}, "missing": ("b", "c")}
+    results.finish(plan, "B", seed=0, data=data_facts(**lost, **facts))
     text = said(results, plan)
-    assert "synthetic: 24 test clips of 4 classes (chance 25.0 %)" in text
-    assert "2 clips of the split lists are not there" in text
-    assert "1 clips of all splits do not decode; those of the test split count as wrong" in text
+    assert "synthetic: 24 test clips of 3 of 4 classes (chance 25.0 %), 96 training clips" in text
+    assert "2 clips of the split lists are not there and were left out, 1 of them test clips" in text
+    assert "3 of those that are there do not decode (2 test clips, which count as wrong;" in text
+    assert "MCA is the mean over the 3 classes that have test clips" in text
+
+
+def test_records_of_before_the_classes_were_counted_say_no_more_than_they_know(results: Results) -> None:
+    plan = results.plan(COMPONENTS, seeds=[0])
+    results.finish(plan, "B", seed=0)
+    text = said(results, plan)
+    assert "synthetic: 24 test clips of 4 classes (chance 25.0 %), 96 training clips." in text
+    assert "MCA is the mean over" not in text
 
 
 def test_settings_that_differ_from_the_paper_make_published_values_an_orientation(results: Results) -> None:

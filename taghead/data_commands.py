@@ -1,0 +1,83 @@
+"""The commands on data: ``taghead datasets check`` and ``taghead prepare synthetic | finegym | cache``.
+
+Nothing heavy is loaded before a command needs it.
+"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from taghead.command import Progress
+
+datasets = typer.Typer(no_args_is_help=True, help="Look data sets over, before any training.")
+prepare = typer.Typer(no_args_is_help=True, help="Make or prepare data.")
+
+DATASET = "gym99, gym288, haa500, synthetic, or table (CSV lists)."
+DataRoot = Annotated[Path, typer.Option(help="Folder of the data set.")]
+Missing = Annotated[str, typer.Option(help="error or skip: what to do about clips that are not there.")]
+Workers = Annotated[int | None, typer.Option(min=1, help="Processes; one a core if not given.")]
+
+
+@datasets.command()
+def check(
+    dataset: Annotated[str, typer.Option(help=DATASET)],
+    data_root: DataRoot,
+    missing: Missing = "error",
+    decode: Annotated[bool, typer.Option(help="Whether to decode every clip, all through.")] = True,
+    workers: Workers = None,
+    missing_list: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Where to write the missing files, one path a line.")
+    ] = None,
+    json: Annotated[Path | None, typer.Option(metavar="FILE", help="Where to write all of it for programs.")] = None,
+) -> None:
+    """Everything that is amiss with a data set: lists, labels, missing and broken clips, leaks. Exit status 1 if so."""
+    from taghead.data.check import check as look_over
+
+    with Progress("clips decoded") as progress:
+        report = look_over(
+            dataset, data_root, missing=missing, decode=decode, workers=workers, on_progress=progress.show
+        )
+    if missing_list:
+        report.write_missing_list(missing_list)
+    if json:
+        report.write_json(json)
+    print(report.text())
+    raise typer.Exit(report.exit_status)
+
+
+@prepare.command()
+def synthetic(
+    out: Annotated[Path, typer.Option(help="Folder for the clips.")] = Path("data/synthetic"),
+    size: Annotated[str, typer.Option(help="tiny, small or medium.")] = "small",
+    kind: Annotated[str, typer.Option(help="fine (what time alone tells apart) or coarse (to pre-train on).")] = "fine",
+    seed: Annotated[int, typer.Option(min=0, help="Seed of everything drawn.")] = 0,
+    workers: Workers = None,
+) -> None:
+    """Write generated clips as real H.264 files in the HAA500 layout."""
+    from taghead.data.synthetic import make_dataset
+
+    print(f"synthetic clips ({size}, {kind}, seed {seed}) in {out} ...", flush=True)
+    make_dataset(out, size=size, kind=kind, seed=seed, workers=workers)
+    print(f"there: {sum(1 for _ in out.glob('video/*/*.mp4'))} clips in {out}")
+
+
+@prepare.command()
+def finegym(
+    videos: Annotated[Path, typer.Option(help="Folder with <video id>.mp4, .mkv or .webm.")],
+    annotations: Annotated[Path, typer.Option(help="FineGym's JSON file, as published.")],
+    out: Annotated[Path, typer.Option(help="Folder of the data set; the clips go to clips/ in it.")],
+    lists: Annotated[
+        list[Path],
+        typer.Option("--list", metavar="FILE", help="Cut the clips of this split list only; repeatable."),
+    ] = [],  # noqa: B006
+    workers: Workers = None,
+) -> None:
+    """Cut the clips out of the source videos. The same command goes on where it was stopped."""
+    from taghead.data.cut import cut, plan_cuts
+
+    plan = plan_cuts(videos, annotations, out, lists=lists)
+    print(plan.text(), flush=True)
+    with Progress("clips") as progress:
+        done = cut(plan, workers=workers, on_progress=progress.show)
+    print(done.text())

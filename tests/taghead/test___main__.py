@@ -1,0 +1,129 @@
+"""The command line, as a user types it."""
+
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from taghead import __main__ as command
+from taghead.config import evolve
+from taghead.recipes import recipe
+from taghead.run import Machine, run
+
+Call = Callable[..., tuple[int, str, str]]
+TINY = evolve(
+    recipe("synthetic"),
+    {"data.num_frames": 8, "data.short_side": 36, "data.crop_size": 32, "model.pretrained": False, "train.epochs": 1,
+     "head.ffn_dim": 32},
+)  # fmt: skip
+
+
+@pytest.fixture
+def taghead(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
+    """Runs a command; gives status, output, errors."""
+
+    def call(*words: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["taghead", *map(str, words)])
+        with pytest.raises(SystemExit) as stop:
+            command.main()
+        said = capsys.readouterr()
+        return int(stop.value.code or 0), said.out, said.err
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def trial(tmp_path_factory: pytest.TempPathFactory, tiny_clips: Path) -> Path:
+    folder = tmp_path_factory.mktemp("trial")
+    run(TINY, seed=0, machine=Machine(data_root=tiny_clips), folder=folder, keep=("weights",))
+    return folder
+
+
+def test_evaluate_prints_both_scores_and_keeps_the_predictions(
+    taghead: Call, trial: Path, tiny_clips: Path, tmp_path: Path
+) -> None:
+    status, out, _ = taghead("evaluate", "--weights", trial, "--data-root", tiny_clips, "--out", tmp_path / "p")
+    assert status == 0
+    assert "12 clips of 4 of 4 classes" in out
+    assert "Top-1" in out
+    assert "MCA" in out
+    assert (tmp_path / "p" / "predictions.npz").is_file()
+
+
+def test_positions_of_other_clips_are_stretched_on_request_only(taghead: Call, trial: Path, tiny_clips: Path) -> None:
+    words = ("evaluate", "--weights", trial, "--data-root", tiny_clips, "--num-frames", 16)
+    status, _, err = taghead(*words)
+    assert status == 2
+    assert "positional encodings are of 2 time steps (8 frames), but 16 frames give 4" in err
+    assert taghead(*words, "--interpolate-positions")[0] == 0
+
+
+def test_predict_prints_the_best_classes_of_each_file_and_names_those_it_cannot_read(
+    taghead: Call, trial: Path, tiny_clips: Path, tmp_path: Path
+) -> None:
+    videos = sorted(tiny_clips.glob("video/*/*_017.mp4"))[:2]
+    (tmp_path / "no.mp4").write_text("no video")
+    status, out, err = taghead("predict", videos[0], tmp_path / "no.mp4", videos[1], "--weights", trial, "--top", 3)
+    assert status == 1
+    assert [line for line in out.splitlines() if not line.startswith(" ")] == [str(video) for video in videos]
+    assert len(out.splitlines()) == 2 + 2 * 3
+    assert "no.mp4: no frame can be decoded" in err
+    names = tmp_path / "names.txt"
+    names.write_text("eins\nzwei\ndrei\nvier\n")
+    assert "drei" in taghead("predict", videos[0], "--weights", trial, "--classes", names)[1]
+
+
+def test_what_a_file_of_weights_is_can_be_asked(taghead: Call, trial: Path, tmp_path: Path) -> None:
+    status, out, _ = taghead("weights", "inspect", trial / "weights.safetensors")
+    assert status == 0
+    assert "r2plus1d_narrow" in out
+    torch.save({"state_dict": {"a": torch.zeros(2)}}, tmp_path / "a.pth")
+    assert taghead("weights", "convert", tmp_path / "a.pth", "--out", tmp_path / "a.safetensors")[0] == 0
+    assert (tmp_path / "a.safetensors").is_file()
+    status, _, err = taghead("weights", "convert", tmp_path / "a.pth", "--out", tmp_path / "a.bin")
+    assert status == 2
+    assert "must end in .safetensors" in err
+
+
+def test_a_check_of_a_good_data_set_ends_well_and_of_a_broken_one_does_not(
+    taghead: Call, tiny_clips: Path, tmp_path: Path
+) -> None:
+    words = ("datasets", "check", "--dataset", "synthetic", "--data-root")
+    status, out, _ = taghead(*words, tiny_clips, "--workers", 1)
+    assert status == 0
+    assert "no errors" in out
+    clips = Path(shutil.copytree(tiny_clips, tmp_path / "clips"))
+    lost = sorted(clips.glob("video/*/*_003.mp4"))[0]
+    lost.unlink()
+    lists = ("--missing-list", tmp_path / "missing.txt", "--json", tmp_path / "check.json")
+    status, out, _ = taghead(*words, clips, "--workers", 1, *lists)
+    assert status == 1
+    assert "1 error" in out
+    assert (tmp_path / "missing.txt").read_text() == f"{lost.relative_to(clips)}\n"
+    assert json.loads((tmp_path / "check.json").read_text())["exit_status"] == 1
+    assert taghead(*words, clips, "--workers", 1, "--missing", "skip")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("evaluate --weights nowhere --data-root .", "nowhere: no such file of weights"),
+        ("predict a.mp4 --weights nowhere.pth", "nowhere.pth: no such file of weights"),
+        ("weights inspect nowhere.pth", "nowhere.pth: no such file of weights"),
+        ("datasets check --dataset gym98 --data-root .", "no data set 'gym98'; did you mean 'gym9"),
+        ("datasets check --dataset gym99 --data-root nowhere", "no such data root: nowhere"),
+        ("prepare finegym --videos nowhere --annotations a.json --out o", "no folder of videos nowhere"),
+    ],
+)
+def test_a_mistake_is_one_line(
+    taghead: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: str, message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    status, _, err = taghead(*words.split())
+    assert status == 2
+    assert message in err
+    assert len(err.strip().splitlines()) == 1
