@@ -1,6 +1,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -8,7 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from taghead.errors import InputError
 from taghead.graph import EDGES, INTRA_FRAME, TIME_ALIGNED, frame_weights, propagate_reference
-from taghead.head import READOUTS, LinearHead, TAGHead, grid_tokens
+from taghead.head import READOUTS, LinearHead, TAGHead, grid_tokens, interpolate_positions
 
 CHANNELS, GRID, CLASSES = 16, (4, 3, 2), 5
 NOT_LINEAR = ("norm_mean", "max", "attention")
@@ -313,3 +314,56 @@ def test_tokens_of_another_grid_are_refused_with_both_grids(shape: tuple[int, ..
         head()(torch.randn(shape))
     assert "(T, P, C) = (4, 6, 16)" in str(caught.value)
     assert str(shape[1:]) in str(caught.value)
+
+
+def positions(time: int, *, dtype: torch.dtype = torch.float64) -> Tensor:
+    """Random encodings of ``time`` steps of 6 sites."""
+    return torch.randn(1, time * 6, CHANNELS, generator=torch.Generator().manual_seed(2), dtype=dtype)
+
+
+@pytest.mark.parametrize(("time", "time_steps"), [(4, 8), (8, 4), (4, 4), (3, 5), (1, 6), (6, 1)])
+def test_stretched_positions_are_of_the_new_steps(time: int, time_steps: int) -> None:
+    stretched = interpolate_positions(positions(time), num_sites=6, time_steps=time_steps)
+    assert stretched.shape == (1, time_steps * 6, CHANNELS)
+    assert stretched.dtype == torch.float64
+
+
+def test_positions_of_as_many_steps_stay_as_they_are() -> None:
+    assert torch.equal(interpolate_positions(positions(4), num_sites=6, time_steps=4), positions(4))
+
+
+@pytest.mark.parametrize("time_steps", [1, 2, 8, 11])
+def test_positions_that_do_not_change_in_time_stay_so(time_steps: int) -> None:
+    constant = positions(1).repeat(1, 4, 1)
+    stretched = interpolate_positions(constant, num_sites=6, time_steps=time_steps)
+    torch.testing.assert_close(stretched, positions(1).repeat(1, time_steps, 1))
+
+
+@pytest.mark.parametrize(("time", "time_steps"), [(4, 8), (8, 4), (5, 3), (3, 7), (2, 1), (1, 4)])
+def test_stretched_positions_are_those_of_a_line_between_the_steps_middles(time: int, time_steps: int) -> None:
+    old = positions(time).view(time, 6, CHANNELS)
+    middles = ((np.arange(time) + 0.5) / time, (np.arange(time_steps) + 0.5) / time_steps)
+    stretched = interpolate_positions(positions(time), num_sites=6, time_steps=time_steps).view(-1, 6, CHANNELS)
+    for site in range(6):
+        for channel in range(CHANNELS):
+            expected = np.interp(middles[1], middles[0], old[:, site, channel].numpy())  # constant beyond the ends
+            np.testing.assert_allclose(stretched[:, site, channel].numpy(), expected, rtol=1e-12, atol=1e-12)
+
+
+def test_the_gradient_through_stretched_positions_is_right() -> None:
+    old = positions(3)[..., :2].clone().requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: interpolate_positions(x, num_sites=6, time_steps=5), old)
+
+
+@pytest.mark.parametrize(
+    ("num_positions", "time_steps", "words"),
+    [
+        (25, 4, "positions must be a multiple of num_sites=6, but there are 25."),
+        (0, 4, "positions must be a multiple of num_sites=6, but there are 0."),
+        (24, 0, "time_steps >= 1 must hold, but got time_steps=0."),
+    ],
+)
+def test_positions_that_cannot_be_stretched_are_refused(num_positions: int, time_steps: int, words: str) -> None:
+    with pytest.raises(InputError) as caught:
+        interpolate_positions(torch.zeros(1, num_positions, 3), num_sites=6, time_steps=time_steps)
+    assert str(caught.value) == words
