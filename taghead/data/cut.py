@@ -163,7 +163,7 @@ def cut_video(job: Job) -> Cut:
                 outcome.made.append(segment.clip_id)
             else:
                 outcome.not_made[segment.clip_id] = reason
-    except OSError as error:  # PyAV's errors are among them
+    except (av.FFmpegError, OSError) as error:
         if error.errno == errno.ENOSPC:
             raise InputError(f"{job.folder}: the disk is full; make room and start again, it goes on.") from None
         reason = f"video {job.video.name} cannot be read on ({error.strerror or type(error).__name__})"

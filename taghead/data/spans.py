@@ -50,7 +50,8 @@ def cut_spans(video: Path, spans: dict[Segment, Path]) -> Iterator[Outcome]:
         Each span when it is dealt with, and why it was not made, or None.
 
     Raises:
-        OSError: The video cannot be opened, or a clip cannot be written.
+        av.FFmpegError: The video cannot be opened, or a clip cannot be encoded.
+        OSError: A clip cannot be written, or the video is marked as turned.
     """
     groups: list[deque[Segment]] = []
     until = 0.0
