@@ -16,6 +16,7 @@ import warnings
 import zlib
 from contextlib import suppress
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from jaxtyping import UInt8
@@ -27,6 +28,11 @@ _HEAD = struct.Struct("<8s32s4I")  # magic with version, key, shape (F, h, w, 3)
 _CHECKSUM = struct.Struct("<I")  # CRC-32 of head and frames
 _MAGIC = b"uniview1"
 _ABANDONED_SECONDS = 3600
+HEAD_BYTES = _HEAD.size + _CHECKSUM.size  # of a cache file, before the frames
+
+
+class _OutdatedError(Exception):
+    """A cache file that is cut short, or was made of something else."""
 
 
 class FrameCache:
@@ -70,6 +76,22 @@ class FrameCache:
             self.unreadable[clip.id] = error.reason
             raise
 
+    def holds(self, clip: Clip) -> bool:
+        """Whether the clip's frames lie in the folder, by the head and the size of their file (`get` reads it all).
+
+        Raises:
+            UnreadableClip: The clip's file is gone.
+        """
+        key = self._key(clip.path)
+        if self._folder is None:
+            return False
+        try:
+            with self._place(self._folder, clip.path).open("rb") as file:
+                _read_head(file, key)
+        except (OSError, struct.error, _OutdatedError):
+            return False
+        return True
+
     def _load(self, path: Path) -> UInt8[np.ndarray, "F h w 3"]:
         key = self._key(path)
         frames = self._read(path, key)
@@ -97,14 +119,10 @@ class FrameCache:
             return None
         try:
             with self._place(self._folder, path).open("rb") as file:
-                head, (checksum,) = file.read(_HEAD.size), _CHECKSUM.unpack(file.read(_CHECKSUM.size))
-                magic, found_key, *shape = _HEAD.unpack(head)
-                size = os.fstat(file.fileno()).st_size - _HEAD.size - _CHECKSUM.size
-                if (magic, found_key, math.prod(shape)) != (_MAGIC, key, size):
-                    return None
+                head, checksum, shape = _read_head(file, key)
                 frames = np.empty(shape, np.uint8)
                 file.readinto(frames.data)
-        except (OSError, struct.error):
+        except (OSError, struct.error, _OutdatedError):
             return None
         return frames if zlib.crc32(frames.data, zlib.crc32(head)) == checksum else None
 
@@ -155,3 +173,13 @@ class FrameCache:
                 "Name a folder that can be written, or make room.",
                 stacklevel=2,
             )
+
+
+def _read_head(file: BinaryIO, key: bytes) -> tuple[bytes, int, list[int]]:
+    """The head of a cache file as bytes, the checksum, the shape of the frames (F, h, w, 3)."""
+    head, (checksum,) = file.read(_HEAD.size), _CHECKSUM.unpack(file.read(_CHECKSUM.size))
+    magic, found_key, *shape = _HEAD.unpack(head)
+    size = os.fstat(file.fileno()).st_size - _HEAD.size - _CHECKSUM.size
+    if (magic, found_key, math.prod(shape)) != (_MAGIC, key, size):
+        raise _OutdatedError
+    return head, checksum, shape

@@ -193,3 +193,13 @@ def test_processes_that_rebuild_one_file_all_the_time_never_read_a_part_of_it(tm
         wrong += not np.array_equal(open_cache(folder).get(clip), reference)
     assert wrong == 0 and [writer.returncode for writer in writers] == [0, 0]
     assert not list(folder.glob("*.part"))
+
+
+def test_a_cache_says_whether_it_holds_a_clip_without_decoding(tmp_path, clip, decoded):
+    cache = open_cache(tmp_path / "cache")
+    assert not cache.holds(clip) and not open_cache(None).holds(clip)
+    cache.get(clip)
+    assert cache.holds(clip) and not open_cache(tmp_path / "cache", num_frames=5).holds(clip)
+    file = only_file(tmp_path / "cache")
+    file.write_bytes(file.read_bytes()[:-1])
+    assert not cache.holds(clip) and decoded == [clip.path]
