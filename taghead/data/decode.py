@@ -131,7 +131,6 @@ def _main_stream(path: Path) -> tuple[int, int]:
         for packet in _packets(container, streams):
             shown[packet.stream_index] += packet.size > 0 and not packet.is_discard
         best = max(streams, key=lambda stream: shown[stream.index])
-        _check_size(path, best)
         return container.streams.video.index(best), max(shown[best.index], 1)
 
 
@@ -188,10 +187,9 @@ def _limits() -> dict[str, str]:
     return {"max_pixels": str(_MAX_PIXELS)}
 
 
-def _check_size(path: Path, source: av.VideoStream | av.VideoFrame) -> None:
-    width, height = source.width, source.height
-    if width * height > _MAX_PIXELS or max(width, height) > _MAX_ASPECT * max(min(width, height), 1):
-        raise UnreadableClip(path, f"it says that its frames have {width} x {height} pixels")
+def _check_size(path: Path, frame: av.VideoFrame) -> None:
+    if max(frame.width, frame.height) > _MAX_ASPECT * min(frame.width, frame.height):
+        raise UnreadableClip(path, f"it says that its frames have {frame.width} x {frame.height} pixels")
 
 
 def _rgb(frame: av.VideoFrame, *, height: int, width: int) -> UInt8[np.ndarray, "h w 3"]:

@@ -14,7 +14,7 @@ NEAR = 3  # of 255
 EVEN, ODD, TINY = (64, 48), (35, 51), (2, 2)
 QUIET = {"x265-params": "log-level=none:pools=none"}
 LIMITED, FULL = 1, 2  # AVCOL_RANGE_*
-RESERVED, YCGCO = 3, 8  # AVCOL_SPC_*
+YCGCO, BT2020_CONSTANT = 8, 10  # AVCOL_SPC_*
 
 # HEVC as a bare stream: the encoder in PyAV 18's wheel loses, now and then, the header that a container needs
 CODECS: dict[str, dict[str, Any]] = {
@@ -99,10 +99,12 @@ def test_without_a_mark_it_is_bt601_in_the_limited_range_however_large(tmp_path,
     assert worst[BT601] <= NEAR < worst[BT709]
 
 
-@pytest.mark.parametrize("matrix", [RESERVED, YCGCO])
+@pytest.mark.parametrize("matrix", [YCGCO, BT2020_CONSTANT])
 def test_a_matrix_that_cannot_be_calculated_is_as_none(tmp_path, matrix):
     frame = plain(COLOURS[0], "yuv420p", width=64, height=48)
-    path = write(tmp_path / "a.mkv", [frame], codec="ffv1", prepare=marked(matrix, LIMITED))
+    path = write(tmp_path / "a.mp4", [frame], prepare=marked(matrix, LIMITED))
+    with av.open(str(path)) as container:
+        assert next(container.decode(video=0)).colorspace == matrix
     assert farthest(path, COLOURS[0], width=64, height=48) <= NEAR
 
 

@@ -149,3 +149,33 @@ def test_a_hundred_damaged_clips_neither_crash_nor_hang_nor_give_another_shape(t
     outcomes = run(HOSTILE, tmp_path, write(tmp_path / name, pictures, codec=codec), 0)
     assert outcomes.pop("bytes") < 256 * MEGABYTE
     assert set(outcomes) == {"right", "unreadable"} and sum(outcomes.values()) == 100
+
+
+HUGE = """
+import json, sys
+from pathlib import Path
+from taghead.data import decode
+
+def peak():
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
+
+small, huge, limit = sys.argv[1:]
+decode.sample_frames(small, 2, short_side=16)
+decode._MAX_PIXELS = int(limit)
+before = peak()
+try:
+    shape = decode.sample_frames(huge, 2, short_side=16).shape
+except decode.UnreadableClip:
+    shape = None
+print(json.dumps({"shape": shape, "bytes": peak() - before}))
+"""
+
+
+@linux
+def test_frames_above_the_limit_are_refused_before_memory_is_spent_on_them(tmp_path):
+    small = write(tmp_path / "small.mov", [quarters()], codec="png", pix_fmt="rgb24")
+    huge = write(tmp_path / "huge.mov", numbered(1, height=3000, width=3000), codec="png", pix_fmt="rgb24")
+    allowed, refused = (run(HUGE, tmp_path, small, huge, limit) for limit in (2**26, 2**20))
+    assert allowed["shape"] == [2, 16, 16, 3] and allowed["bytes"] > 24 * MEGABYTE
+    assert refused["shape"] is None and refused["bytes"] < 4 * MEGABYTE
