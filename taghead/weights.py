@@ -232,8 +232,8 @@ def convert(path: Path | str, out: Path | str) -> Inspection:
             with other content.
     """
     file, out = open_weights(path), Path(out)
-    if out.suffix != ".safetensors":
-        raise InputError(f"{out}: the converted file's name must end in .safetensors.")
+    if out.suffix != ".safetensors" or out.is_dir():
+        raise InputError(f"{out}: what is written must be a file whose name ends in .safetensors.")
     found = released_view(file.tensors) or [view for view in views(file.tensors) if not view.beside][-1]
     new = out.with_name(f".{out.name}.new")
     try:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from taghead.backbones.r2plus1d import R2Plus1D, r2plus1d_narrow
 from taghead.errors import InputError
-from taghead.weights import fingerprint, load_backbone, load_weights, save_weights
+from taghead.weights import convert, fingerprint, inspect, load_backbone, load_weights, save_weights
 
 State = dict[str, Tensor]
 
@@ -276,3 +276,73 @@ def test_a_fingerprint_is_the_sha256_of_the_file(content, tmp_path):
     path = tmp_path / "any.pth"
     path.write_bytes(content)
     assert fingerprint(path) == hashlib.sha256(content).hexdigest()[:16]
+
+
+def test_inspect_tells_layout_network_size_and_types(tmp_path: Path) -> None:
+    state = _in(r2plus1d_narrow().state_dict(), torch.float16)
+    state |= {"fc.weight": torch.zeros(7, 128), "fc.bias": torch.full((7,), torch.nan)}
+    torch.save({"state_dict": _prefixed(state, "module.")}, tmp_path / "narrow.pth")
+    found = inspect(tmp_path / "narrow.pth")
+    counters = sum(name.endswith("num_batches_tracked") for name in state)
+    assert found.network.name == "r2plus1d_narrow"
+    assert found.num_parameters == 440_488 + 7 * 128 + 7
+    assert found.dtypes == {"float16": len(state) - counters - 2, "int64": counters, "float32": 2}
+    assert str(found).splitlines() == [
+        str(tmp_path / "narrow.pth"),
+        "  network: r2plus1d_narrow, with a classifier of 7 classes",
+        "  layout: torch file, in state_dict, without module.",
+        f"  tensors: {len(state)} ({len(state) - counters - 2} float16, {counters} int64, 2 float32); "
+        f"{found.num_parameters:,} parameters",
+        "  not finite: module.fc.bias",
+    ]
+
+
+def test_inspect_shows_the_facts_that_our_files_keep(tmp_path: Path) -> None:
+    save_weights(r2plus1d_narrow(), tmp_path / "own.safetensors", metadata={"seed": "3", "classes": "x" * 200})
+    text = str(inspect(tmp_path / "own.safetensors"))
+    assert "  seed: 3" in text.splitlines() and f"  classes: {'x' * 97}..." in text.splitlines()
+
+
+@pytest.mark.parametrize("prefix", PREFIXES)
+@pytest.mark.parametrize("wrappers", WRAPS)
+def test_a_converted_file_holds_the_same_values_by_the_network_s_names(
+    wrappers: str, prefix: str, tmp_path: Path
+) -> None:
+    state = _in(_public(_network(seed=0)), torch.float16)
+    torch.save(WRAPS[wrappers](_prefixed(state, prefix)), tmp_path / "public.pth")
+    written = convert(tmp_path / "public.pth", tmp_path / "new" / "public.safetensors")
+    assert written.layout == "safetensors"
+    found = load_file(tmp_path / "new" / "public.safetensors")
+    assert found.keys() == state.keys()
+    assert all(torch.equal(found[name], value) and found[name].dtype == value.dtype for name, value in state.items())
+
+
+def test_a_converted_file_keeps_a_head_beside_the_backbone_and_its_metadata(tmp_path: Path) -> None:
+    state = {"module.backbone.a": torch.ones(2), "module.head.b": torch.ones(3)}
+    torch.save(state, tmp_path / "whole.pth")
+    convert(tmp_path / "whole.pth", tmp_path / "whole.safetensors")
+    assert load_file(tmp_path / "whole.safetensors").keys() == {"backbone.a", "head.b"}
+    save_weights({"module.a": torch.ones(2)}, tmp_path / "own.safetensors", metadata={"seed": "3"})
+    assert convert(tmp_path / "own.safetensors", tmp_path / "again.safetensors").metadata == {"seed": "3"}
+
+
+def test_tensors_that_share_their_memory_are_converted(tmp_path: Path) -> None:
+    shared = torch.arange(6.0)
+    torch.save({"a": shared, "b": shared, "c": shared.reshape(2, 3).T}, tmp_path / "tied.pth")
+    convert(tmp_path / "tied.pth", tmp_path / "tied.safetensors")
+    assert torch.equal(load_file(tmp_path / "tied.safetensors")["c"], shared.reshape(2, 3).T)
+
+
+def test_convert_never_writes_over_other_content(tmp_path: Path) -> None:
+    source, out = tmp_path / "a.pth", tmp_path / "a.safetensors"
+    torch.save({"a": torch.ones(2)}, source)
+    convert(source, out)
+    convert(source, out)  # the same once more is no harm
+    before = out.read_bytes()
+    torch.save({"a": torch.zeros(2)}, source)
+    assert "is there already, with other content" in _refusal(convert, source, out)
+    assert out.read_bytes() == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.pth", "a.safetensors"]
+    (tmp_path / "folder.safetensors").mkdir()
+    for wrong in ("a.pt", "folder.safetensors"):
+        assert "must be a file whose name ends in .safetensors" in _refusal(convert, source, tmp_path / wrong)
