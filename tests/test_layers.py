@@ -16,12 +16,14 @@ FLOORS = (
     ("errors", "files", "graph", "metrics", "command"),
     ("head", "backbones", "data"),
     ("config",),
-    ("model", "weights"),
+    ("recipes",),
+    ("weights_file", "released", "weights_layout", "weights"),
+    ("model",),
     ("tokens",),
     ("fit", "evaluate", "checkpoint"),
     ("record", "run"),
-    ("recipes",),
-    ("pretrain",),
+    ("infer", "pretrain"),
+    ("data_commands",),
     ("__main__",),
 )
 
