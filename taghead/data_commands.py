@@ -81,3 +81,38 @@ def finegym(
     with Progress("clips") as progress:
         done = cut(plan, workers=workers, on_progress=progress.show)
     print(done.text())
+
+
+@prepare.command()
+def cache(
+    data_root: DataRoot,
+    folder: Annotated[Path, typer.Option("--cache", help="Folder for decoded frames, as training is given it.")],
+    dataset: Annotated[str, typer.Option(help=DATASET)] = "synthetic",
+    recipe: Annotated[str | None, typer.Option(help="paper, released or small.")] = None,
+    overrides: Annotated[
+        list[str], typer.Option("--set", metavar="KEY=VALUE", help="data.num_frames and data.short_side count.")
+    ] = [],  # noqa: B006
+    splits: Annotated[list[str] | None, typer.Option("--split", help="train, val or test; all if not given.")] = None,
+    missing: Missing = "error",
+    workers: Workers = None,
+) -> None:
+    """Decode all clips into the frame cache before training. The same command goes on where it was stopped."""
+    from taghead.config import evolve, parse_overrides
+    from taghead.data.clips import read_clips
+    from taghead.data.fill import fill
+    from taghead.recipes import recipe as base
+
+    data = evolve(base(dataset, name=recipe), parse_overrides(overrides)).data
+    clips = read_clips(dataset, data_root, missing=missing)
+    wanted = [clip for name in splits for clip in clips.split(name)] if splits else clips.clips
+    with Progress("clips decoded") as progress:
+        done = fill(
+            wanted,
+            folder,
+            num_frames=data.num_frames,
+            short_side=data.short_side,
+            workers=workers,
+            on_estimate=lambda found: print(found.text(), flush=True),
+            on_progress=progress.show,
+        )
+    print(done.text())

@@ -11,6 +11,8 @@ import torch
 
 from taghead import __main__ as command
 from taghead.config import evolve
+from taghead.data.clips import read_clips
+from taghead.data.frame_cache import FrameCache
 from taghead.recipes import recipe
 from taghead.run import Machine, run
 
@@ -106,6 +108,18 @@ def test_a_check_of_a_good_data_set_ends_well_and_of_a_broken_one_does_not(
     assert (tmp_path / "missing.txt").read_text() == f"{lost.relative_to(clips)}\n"
     assert json.loads((tmp_path / "check.json").read_text())["exit_status"] == 1
     assert taghead(*words, clips, "--workers", 1, "--missing", "skip")[0] == 0
+
+
+def test_a_cache_is_filled_once_and_training_finds_its_frames(taghead: Call, tiny_clips: Path, tmp_path: Path) -> None:
+    sizes = ("--set", "data.num_frames=8", "--set", "data.short_side=36", "--set", "data.crop_size=32")
+    words = ("prepare", "cache", "--data-root", tiny_clips, "--cache", tmp_path / "frames", "--workers", 1, *sizes)
+    status, out, _ = taghead(*words, "--split", "val")
+    assert status == 0
+    assert "4 clips to decode" in out
+    assert "4 clips decoded, 0 were there, 0 unreadable" in out
+    assert "76 clips decoded, 4 were there" in taghead(*words)[1]
+    frames = FrameCache(tmp_path / "frames", num_frames=8, short_side=36)
+    assert all(frames.holds(clip) for clip in read_clips("synthetic", tiny_clips).clips)
 
 
 @pytest.mark.parametrize(
