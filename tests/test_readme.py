@@ -49,6 +49,9 @@ def test_the_tree_lists_only_what_is_there_with_a_word_on_each() -> None:
         assert text, path
 
 
+GROUPS = ("prepare", "datasets", "weights")  # commands that have commands of their own
+
+
 def commands() -> list[str]:
     lines = re.findall(r"^(taghead(?:-\w+)? [a-z].*)$", README, flags=re.MULTILINE) + re.findall(
         r"`(taghead[\w-]* [a-z][^`]*)`", README
@@ -62,14 +65,15 @@ def test_the_commands_are_found() -> None:
 
 @pytest.mark.parametrize("line", commands())
 def test_every_command_s_options_exist(line: str) -> None:
-    script, verb, *rest = shlex.split(line)
+    script, *rest = shlex.split(line)
+    verbs = rest[: 2 if rest[0] in GROUPS else 1]
     shown = subprocess.run(
-        [sys.executable, "-m", PACKAGE[script], verb, "--help"],
+        [sys.executable, "-m", PACKAGE[script], *verbs, "--help"],
         capture_output=True, text=True, check=True, env={"COLUMNS": "400", "NO_COLOR": "1", "TERM": "dumb"},
     ).stdout  # fmt: skip
     for word in rest:
         if word.startswith("--"):
-            assert re.search(rf"{re.escape(word.split('=')[0])}\b", shown), f"{word} is no option of {script} {verb}"
+            assert re.search(rf"{re.escape(word.split('=')[0])}\b", shown), f"{word} is no option of {script} {verbs}"
 
 
 def test_every_link_to_a_file_leads_there() -> None:
@@ -92,3 +96,13 @@ def test_the_three_lines_of_the_readme_work() -> None:
     names = {"backbone": torch.nn.Conv3d(3, 64, 4, 4), "clip": torch.zeros(2, 3, 16, 32, 32)}
     exec(code, names)
     assert names["logits"].shape == (2, 99)  # type: ignore[union-attr]
+
+
+def test_the_table_of_backbones_is_counted() -> None:
+    from analysis.complexity import backbones_table
+    from taghead.backbones import BACKBONES
+
+    shown = README.split("<!-- backbones: checked by a test -->")[1].split("`taghead-analysis")[0]
+    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in shown.splitlines() if line[:3] == "| `"]
+    counted = [[f"`{row[0]}`", str(BACKBONES[row[0]].temporal_stride), *row[1:6]] for row in backbones_table().rows]
+    assert lines == counted

@@ -88,7 +88,7 @@ def test_what_a_file_of_weights_is_can_be_asked(taghead: Call, trial: Path, tmp_
     assert (tmp_path / "a.safetensors").is_file()
     status, _, err = taghead("weights", "convert", tmp_path / "a.pth", "--out", tmp_path / "a.bin")
     assert status == 2
-    assert "must end in .safetensors" in err
+    assert "a.bin: what is written must be a file whose name ends in .safetensors" in err
 
 
 def test_a_check_of_a_good_data_set_ends_well_and_of_a_broken_one_does_not(
