@@ -135,7 +135,7 @@ def recognise(file: WeightsFile) -> Network:
     if "trial_id" in file.metadata:
         text = file.metadata.get("config")
         name = load(text, source=str(file.path)).model.backbone if text else "a backbone that it does not name"
-        return Network("trial", name, found[-1], num_classes(file, found[-1]))
+        return Network("trial", name, found[0], num_classes(file, found[-1]))
     if released := released_view(file.tensors):
         facts = facts_of(released.tensors, path=file.path)
         return Network("released", str(facts), released, facts.num_classes)
