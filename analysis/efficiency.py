@@ -16,8 +16,8 @@ from analysis.places import slug
 from analysis.tables import METRIC_NAMES, summary
 from studies.plan import Cell, Plan
 from taghead.backbones.own import is_own
+from taghead.released import NUM_CLASSES
 
-NUM_CLASSES = {"gym99": 99, "gym288": 288, "haa500": 500}
 QUANTITIES = {"params_m": "parameters, M", "gmac": "multiply-adds, G"}
 PUBLISHED = "whole model, as published"
 LOOKS: dict[str, dict[str, Any]] = {

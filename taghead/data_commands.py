@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from taghead.command import Progress
+from taghead.errors import InputError
 
 datasets = typer.Typer(no_args_is_help=True, help="Look data sets over, before any training.")
 prepare = typer.Typer(no_args_is_help=True, help="Make or prepare data.")
@@ -34,15 +35,18 @@ def check(
     """Everything that is amiss with a data set: lists, labels, missing and broken clips, leaks. Exit status 1 if so."""
     from taghead.data.check import check as look_over
 
+    for path in (missing_list, json):
+        if path and not path.parent.is_dir():  # before an hour of decoding, not after it
+            raise InputError(f"no folder {path.parent} to write {path.name} to; make it, or name another one.")
     with Progress("clips decoded") as progress:
         report = look_over(
             dataset, data_root, missing=missing, decode=decode, workers=workers, on_progress=progress.show
         )
+    print(report.text())
     if missing_list:
         report.write_missing_list(missing_list)
     if json:
         report.write_json(json)
-    print(report.text())
     raise typer.Exit(report.exit_status)
 
 
@@ -73,7 +77,7 @@ def finegym(
     ] = [],  # noqa: B006
     workers: Workers = None,
 ) -> None:
-    """Cut the clips out of the source videos. The same command goes on where it was stopped."""
+    """Cut the clips out of the source videos. The same command goes on where it was stopped. Exit status 1 if none."""
     from taghead.data.cut import cut, plan_cuts
 
     plan = plan_cuts(videos, annotations, out, lists=lists)
@@ -81,6 +85,8 @@ def finegym(
     with Progress("clips") as progress:
         done = cut(plan, workers=workers, on_progress=progress.show)
     print(done.text())
+    if not (done.made or done.there):
+        raise typer.Exit(1)
 
 
 @prepare.command()

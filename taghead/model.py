@@ -146,6 +146,8 @@ def load_any(
     Raises:
         InputError: As `load_released` and `load_trained`, or the file is neither.
     """
+    if dataset is not None and dataset not in NUM_CLASSES:
+        raise InputError(f"{path}: no released model is for {dataset!r}{nearest(dataset, NUM_CLASSES)}")
     file = _open(path)
     if released_view(file.tensors) is None:
         return _trained(file, num_frames=num_frames, stretch=interpolate_positions)

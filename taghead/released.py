@@ -17,13 +17,13 @@ from jaxtyping import Int
 from torch import Tensor
 
 from taghead.backbones import BACKBONES, grid_of
-from taghead.data import finegym
+from taghead.data import finegym, haa500
 from taghead.errors import InputError
 from taghead.graph import adjacency
 from taghead.recipes import recipe
 from taghead.weights_file import described
 
-NUM_CLASSES = {**finegym.NUM_CLASSES, "haa500": 500}
+NUM_CLASSES = {**finegym.NUM_CLASSES, "haa500": haa500.NUM_CLASSES}
 _BASE = recipe("haa500", name="released")
 _BACKBONE = BACKBONES[_BASE.model.backbone]
 _SITES = grid_of(_BACKBONE.name, _BASE.data.num_frames, _BASE.data.crop_size)[1:]

@@ -91,12 +91,15 @@ def plan_cuts(videos: Path, annotations: Path, out: Path, *, lists: Iterable[Pat
         lists: Split lists, ``<clip id> <label>`` a line: only their clips are cut. None: all of the annotations.
 
     Raises:
-        InputError: No such folder, a list with a broken line, or a JSON file that is none.
+        InputError: No such folder, a list with a broken line, or a JSON file that is none or has none of the clips.
     """
     if not videos.is_dir():
         raise InputError(f"no folder of videos {videos}: give the one that holds <video id>.mp4, .mkv or .webm.")
     wanted = _wanted(lists)
     segments, not_made = read_segments(annotations, wanted=wanted)
+    if not segments and wanted is None:  # with lists, each clip gets its own reason
+        why = next((f"; {place}: {reason}" for place, reason in not_made.items()), ".")
+        raise InputError(f"{annotations}: describes none of the clips; give FineGym's annotation file{why}")
     found = {segment.clip_id for segment in segments} | set(not_made)
     for clip_id in sorted((wanted or set()) - found):
         not_made[clip_id] = _why_absent(clip_id, not_made, annotations)

@@ -44,8 +44,9 @@ def read_segments(path: Path, *, wanted: Container[str] | None = None) -> tuple[
     Raises:
         InputError: The file is no JSON object.
     """
+    text = read_text(path)
     try:
-        videos = json.loads(read_text(path))
+        videos = json.loads(text)
     except (ValueError, RecursionError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"{path}: no JSON ({reason}); download the file again.") from None

@@ -130,6 +130,13 @@ def test_a_cache_is_filled_once_and_training_finds_its_frames(taghead: Call, tin
         ("weights inspect nowhere.pth", "nowhere.pth: no such file of weights"),
         ("datasets check --dataset gym98 --data-root .", "no data set 'gym98'; did you mean 'gym9"),
         ("datasets check --dataset gym99 --data-root nowhere", "no such data root: nowhere"),
+        ("datasets check --dataset gym99 --data-root . --json no/a.json", "no folder no to write a.json to"),
+        ("predict a.mp4 --weights nowhere.pth --dataset gym9", "no released model is for 'gym9'; did you mean 'gym9"),
+        ("prepare finegym --videos . --annotations a.json --out o", "a.json: cannot be read (No such file"),
+        (
+            "prepare finegym --videos . --annotations b.json --out o",
+            "b.json: describes none of the clips; give",
+        ),
         ("prepare finegym --videos nowhere --annotations a.json --out o", "no folder of videos nowhere"),
     ],
 )
@@ -137,6 +144,7 @@ def test_a_mistake_is_one_line(
     taghead: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: str, message: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "b.json").write_text('{"trial_id": "x", "data": {}}')
     status, _, err = taghead(*words.split())
     assert status == 2
     assert message in err
