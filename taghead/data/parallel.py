@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import signal
+import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -89,9 +90,17 @@ def _with_pool(
 
 
 def _start() -> None:
-    """In a worker: an interrupt is the first process's business, which then ends the workers."""
+    """In a worker: an interrupt is the first process's business, which then ends the workers; none outlives it."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _stop)
+
+
+def _end_with_parent() -> None:
+    """A killed parent ends nobody, and a worker that waits for its next item would wait for ever."""
+    if parent := multiprocessing.parent_process():
+        parent.join()
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _stop(*_: Any) -> None:

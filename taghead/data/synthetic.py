@@ -9,10 +9,8 @@ for all classes.
 
 import csv
 import json
-import multiprocessing
-import os
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
+from contextlib import closing
 from dataclasses import asdict, dataclass, fields
 from fractions import Fraction
 from functools import partial
@@ -25,6 +23,7 @@ from jaxtyping import Float, Float32, UInt8
 
 from taghead.data.figure import PALETTE, Camera, Pose, draw
 from taghead.data.motions import COARSE, FINE, TIME_ALONE, Motion
+from taghead.data.parallel import in_processes
 from taghead.errors import InputError
 from taghead.files import write_text, written_whole
 
@@ -281,18 +280,17 @@ def make_dataset(root: Path, *, size: Size | str, kind: Kind | str, seed: int = 
     for name in about["classes"]:
         (root / "video" / name).mkdir(parents=True, exist_ok=True)
     make = partial(_make_clip, root, seed=seed, kind=about["kind"])
-    workers = workers or min(os.cpu_count() or 1, 16)
-    if workers == 1:
-        for name, number in jobs:
-            make(name, number)
-    else:
-        # A fresh interpreter for each worker: a fork of a process in which torch has run threads may hang.
-        with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-            list(pool.map(make, *zip(*jobs, strict=True), chunksize=8))
+    with closing(in_processes(make, jobs, died=_died, workers=workers)) as made:
+        for _ in made:
+            pass
     _write_table(root, jobs, seed=seed, kind=about["kind"])
     write_text(root / "README.md", _readme(about) + "\n")
     write_text(root / "synthetic.json", json.dumps(about | {"finished": True}, indent=1) + "\n")
     return root
+
+
+def _died(job: tuple[str, int]) -> None:
+    raise RuntimeError(f"the process that wrote clip {job[1]} of {job[0]} died; run with one worker to see why")
 
 
 def _about(size: Any, kind: Any, seed: int) -> dict[str, Any]:
@@ -339,7 +337,8 @@ def _clip_path(root: Path, name: str, number: int) -> Path:
     return root / "video" / name / f"{name}_{number:03d}.mp4"
 
 
-def _make_clip(root: Path, name: str, number: int, *, seed: int, kind: Kind) -> None:
+def _make_clip(root: Path, job: tuple[str, int], *, seed: int, kind: Kind) -> None:
+    name, number = job
     path = _clip_path(root, name, number)
     if not path.exists():
         write_video(path, render(name, number, seed=seed, kind=kind))

@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from types import ModuleType
@@ -41,8 +42,7 @@ def test_processes_that_all_die_are_no_reason_to_go_on(jobs):
         list(in_processes(jobs.crash, [1, 2], died=abs, workers=2))
 
 
-def test_a_caller_that_stops_ends_the_workers_by_way_of_their_finally_blocks(tmp_path):
-    code = """
+SCRIPT = """
 import sys
 from pathlib import Path
 import jobs
@@ -51,22 +51,38 @@ if __name__ == "__main__":
     folder = Path(sys.argv[1])
     list(in_processes(jobs.linger, [folder / "a", folder / "b", folder / "c"], died=str, workers=2))
 """
-    script = tmp_path / "script.py"
-    script.write_text(code)
-    files = tmp_path / "files"
+
+
+@pytest.fixture
+def lingering(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], Path]]:
+    """A process whose two workers hold a file each for as long as they work, and the folder of the files."""
+    script, files = tmp_path / "script.py", tmp_path / "files"
+    script.write_text(SCRIPT)
     files.mkdir()
-    process = subprocess.Popen(
-        [sys.executable, script, files],
-        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *filter(None, sys.path)])},
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    while len(list(files.iterdir())) < 2 and process.poll() is None:
-        time.sleep(0.02)
+    paths = os.pathsep.join([str(Path(__file__).parent), *filter(None, sys.path)])
+    with subprocess.Popen(
+        [sys.executable, script, files], env=os.environ | {"PYTHONPATH": paths}, stderr=subprocess.PIPE, text=True
+    ) as process:
+        while len(list(files.iterdir())) < 2 and process.poll() is None:
+            time.sleep(0.02)
+        yield process, files
+        process.kill()
+
+
+def test_a_caller_that_stops_ends_the_workers_by_way_of_their_finally_blocks(lingering):
+    process, files = lingering
     process.send_signal(signal.SIGINT)
     _, stderr = process.communicate()
     assert list(files.iterdir()) == [] and process.returncode not in (0, None)
     assert stderr.count("Traceback") == 1 and "KeyboardInterrupt" in stderr
+
+
+def test_a_caller_that_is_killed_leaves_no_worker_behind(lingering):
+    process, files = lingering
+    process.kill()
+    # the workers hold the pipe of errors open until the last of them ends
+    _, stderr = process.communicate(timeout=60)
+    assert list(files.iterdir()) == [], stderr
 
 
 def test_closing_the_results_ends_the_work_too(jobs):
