@@ -43,11 +43,13 @@ def test_processes_that_all_die_are_no_reason_to_go_on(jobs):
 
 
 SCRIPT = """
+import signal
 import sys
 from pathlib import Path
 import jobs
 from taghead.data.parallel import in_processes
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
     folder = Path(sys.argv[1])
     list(in_processes(jobs.linger, [folder / "a", folder / "b", folder / "c"], died=str, workers=2))
 """
