@@ -3,7 +3,8 @@
 A verb is a file of this package. Nothing heavy is loaded before a verb needs it, so that ``--help`` is quick.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -37,11 +38,19 @@ FIGURE_KINDS = "png,pdf"
 
 @app.command()
 def tables(names: Names, results: Results = Path("results"), out: Out = None, formats: Formats = TABLE_FORMATS) -> None:
-    """Rows x data sets x metrics: mean ± sd (n), difference to the base row, published value and difference."""
+    """Rows x data sets x metrics: mean ± sd (n), difference to the base row, published value; a search's candidates."""
+    from analysis.search import candidates_table
     from analysis.tables import study_table
+    from studies import candidates, plan
 
-    plans = [_plan(results, name) for name in names]
-    _write_tables((study_table(results, plan) for plan in plans), out, formats)
+    searched, planned = candidates.searches(results), plan.names(results)
+    made: list[Callable[[], Table]] = []
+    for name in names:
+        if name in searched:
+            made.append(partial(candidates_table, results, name))
+        if name in planned or name not in searched:
+            made.append(partial(study_table, results, _plan(results, name)))
+    _write_tables((make() for make in made), out, formats)
 
 
 @app.command()
@@ -152,10 +161,16 @@ def report(
 
 
 def _plan(results: Path, name: str) -> "Plan":
-    from studies.catalog import STUDIES
+    from studies.candidates import searches
+    from studies.catalog import SEARCHES, STUDIES
     from studies.plan import names, read_plan
 
-    if name in STUDIES and name not in names(results):
+    if name in searches(results) and name not in names(results):
+        raise InputError(
+            f"search {name} has no winner yet in {results}; go on with taghead-studies run {name}, or see its "
+            f"candidates by taghead-analysis tables {name} --results {results}."
+        )
+    if name in (*STUDIES, *SEARCHES) and name not in names(results):
         raise InputError(
             f"study {name} was not launched in {results}; run taghead-studies run {name} --results {results} first."
         )

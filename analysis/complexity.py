@@ -1,27 +1,17 @@
-"""Table 5: parameters and multiply-adds of each component, counted on the ``meta`` device, for any config."""
-
-import math
-from collections.abc import Callable
-from functools import cache
-from typing import Any
+"""Table 5: parameters and multiply-adds of each component as tables; `taghead.complexity` counts them."""
 
 import pandas as pd
-import torch
-from torch import nn
-from torch.overrides import TorchFunctionMode
-from torch.utils.flop_counter import FlopCounterMode
 
 from analysis import published
 from analysis.formats import Table
+from taghead import complexity
 from taghead.backbones import BACKBONES, grid_of
-from taghead.config import Config, canonical, evolve
-from taghead.head import TAGHead
-from taghead.model import build_model
+from taghead.complexity import COMPONENTS as COMPONENTS
+from taghead.complexity import HEAD as HEAD
+from taghead.complexity import count_backbone, head_parameters
+from taghead.config import Config, evolve
 from taghead.recipes import recipe
 
-COMPONENTS = ("backbone", "projection", "positional encoding", "encoder", "graph", "readout", "classifier")
-HEAD = COMPONENTS[1:-1]  # what Table 5 calls the head: the classifier is not in it
-_CHILDREN = {"projection": "projection", "transformer": "encoder", "readout": "readout", "classifier": "classifier"}
 COUNTING = (
     "multiply-adds: every product of the forward pass, attention's two included. As fvcore counts: one operation a "
     "multiply-add of convolutions and linear maps, 2 for each element of a batch norm and 5 of a layer norm, none for "
@@ -31,113 +21,24 @@ COUNTING = (
 PAPER_CLIPS = ((32, 112), (64, 112))  # frames and pixels: of HAA500, of Gym99 and Gym288
 WIDTHS = (512, 1024, 2048)  # Table 2's best on HAA500 and on Gym99, and the widest
 
-aten = torch.ops.aten
-
 
 def count(config: Config, *, num_classes: int) -> pd.DataFrame:
     """Counts one clip's forward pass in evaluation, component by component.
 
-    The ``meta`` device has shapes and no numbers: nothing is computed, and the encoder takes no fast path that would
-    hide it from the counter. torch counts two operations a multiply-add, so its counts are halved.
-
     Args:
-        config: Any experiment.
+        config: Any experiment on a backbone of ours.
         num_classes: K of the classifier.
 
     Returns:
         One row a component in the order of `COMPONENTS`: ``component``, ``parameters``, ``multiply_adds`` (every
-        product, attention's two included) and ``as_fvcore`` (see `fvcore_rules`).
+        product, attention's two included) and ``as_fvcore`` (see `taghead.complexity.fvcore_rules`).
+
+    Raises:
+        InputError: A user's own backbone.
     """
-    return _count(canonical(config), num_classes).copy()
-
-
-@cache
-def _count(config: Config, num_classes: int) -> pd.DataFrame:
-    data, name = config.data, config.model.backbone
-    with torch.device("meta"), _NoDraws():
-        head = build_model(config, num_classes).head.eval()
-        time, height, width = grid_of(name, data.num_frames, data.crop_size)
-        tokens = torch.empty(1, time, height * width, BACKBONES[name].channels)
-    counts = {part: [0, 0, 0] for part in COMPONENTS}
-    counts["backbone"] = list(_count_backbone(name, data.num_frames, data.crop_size))
-    counts["positional encoding"][0] = _size(head, recurse=False)
-    for child, module in head.named_children():
-        counts[_CHILDREN[child]][0] += _size(module)
-    for column, products in enumerate(_multiply_adds(head, tokens), start=1):
-        # propagation has no module of its own: it is what the head does outside its children
-        counts["graph"][column] = products.pop("")
-        for child, number in products.items():
-            counts[_CHILDREN[child]][column] += number
-            counts["graph"][column] -= number
-    rows = [(part, *counts[part]) for part in COMPONENTS]
+    costs = complexity.count(config, num_classes=num_classes)
+    rows = [(part, cost.parameters, cost.multiply_adds, cost.as_fvcore) for part, cost in costs.items()]
     return pd.DataFrame(rows, columns=["component", "parameters", "multiply_adds", "as_fvcore"])
-
-
-@cache
-def _count_backbone(name: str, num_frames: int, crop_size: int) -> tuple[int, int, int]:
-    backbone = _backbone(name)
-    with torch.device("meta"):
-        clip = torch.empty(1, 3, num_frames, crop_size, crop_size)
-    true, fvcore = _multiply_adds(backbone, clip)
-    return _size(backbone), true[""], fvcore[""]
-
-
-@cache
-def _backbone(name: str) -> nn.Module:
-    with torch.device("meta"), _NoDraws():
-        return BACKBONES[name]().eval()
-
-
-def _size(module: nn.Module, *, recurse: bool = True) -> int:
-    return sum(parameter.numel() for parameter in module.parameters(recurse=recurse))
-
-
-def _multiply_adds(module: nn.Module, inputs: torch.Tensor) -> list[dict[str, int]]:
-    """The products of a module, under the empty name, and of its children: all of them, and as fvcore counts."""
-    true = FlopCounterMode(display=False)
-    fvcore = FlopCounterMode(display=False, custom_mapping=fvcore_rules())
-    with torch.no_grad(), true, fvcore:
-        module(inputs)
-    top = type(module).__name__
-    names = {"": "Global", **{name: f"{top}.{name}" for name, _ in module.named_children()}}
-    return [
-        {name: sum(counter.get_flop_counts().get(path, {}).values()) // 2 for name, path in names.items()}
-        for counter in (true, fvcore)
-    ]
-
-
-class _NoDraws(TorchFunctionMode):
-    """Leaves initial weights undrawn: there is nothing to draw on ``meta``, where torch loads its compiler to do so."""
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func in (torch.Tensor.normal_, torch.Tensor.uniform_):
-            return args[0]
-        return func(*args, **(kwargs or {}))
-
-
-def fvcore_rules() -> dict[Any, Callable[..., int]]:
-    """The rules under which the paper's 153.4 "GFLOPs" comes out, as fvcore 0.1.5 has them.
-
-    One operation a multiply-add for convolutions and linear maps; 2 for each element of a batch norm and 5 for each of
-    a layer norm; attention's two products count nothing. (thop has the like.)
-
-    Returns:
-        For `FlopCounterMode`, which counts twice as much: what its own rules are replaced by.
-    """
-
-    def elements(times: int) -> Callable[..., int]:
-        return lambda shape, *_args, **_kwargs: 2 * times * math.prod(shape)
-
-    def nothing(*_args: Any, **_kwargs: Any) -> int:
-        return 0
-
-    norms = (aten.native_batch_norm, aten._native_batch_norm_legit_no_training)
-    products = (aten.bmm, aten.baddbmm, aten._scaled_dot_product_flash_attention)
-    return {
-        **{norm: elements(2) for norm in norms},
-        aten.native_layer_norm: elements(5),
-        **{product: nothing for product in products},
-    }
 
 
 def _of_head(counts: pd.DataFrame, column: str) -> int:
@@ -162,7 +63,7 @@ def table5_data() -> pd.DataFrame:
 
     Returns:
         Columns ``ffn_dim, backbone_m, head_m, total_m`` (without classifier), ``classifier_m``, ``gmac`` (every
-        product) and ``as_fvcore_g`` (by `fvcore_rules`), both of the whole model.
+        product) and ``as_fvcore_g`` (by `taghead.complexity.fvcore_rules`), both of the whole model.
     """
     rows = []
     for width in WIDTHS:
@@ -259,18 +160,11 @@ def backbones_data() -> pd.DataFrame:
     rows = []
     for name, backbone in BACKBONES.items():
         for frames, pixels in dict.fromkeys((backbone.weights.clip or PAPER_CLIPS[0], *PAPER_CLIPS)):
-            parameters, products, _ = _count_backbone(name, frames, pixels)
-            grid = grid_of(name, frames, pixels)
-            heads = [_head_size(backbone.channels, grid, width) for width in (WIDTHS[0], WIDTHS[-1])]
-            rows.append((name, backbone.channels, parameters, frames, pixels, grid, products, *heads))
+            cost, grid = count_backbone(name, num_frames=frames, crop_size=pixels), grid_of(name, frames, pixels)
+            heads = [head_parameters(backbone.channels, grid, ffn_dim=width) for width in (WIDTHS[0], WIDTHS[-1])]
+            rows.append((name, backbone.channels, cost.parameters, frames, pixels, grid, cost.multiply_adds, *heads))
     columns = ["backbone", "channels", "parameters", "frames", "pixels", "grid", "multiply_adds"]
     return pd.DataFrame(rows, columns=[*columns, "head_narrow", "head_wide"])
-
-
-def _head_size(channels: int, grid: tuple[int, int, int], ffn_dim: int) -> int:
-    with torch.device("meta"), _NoDraws():
-        head = TAGHead(channels, grid, 1, ffn_dim=ffn_dim)
-    return _size(head) - _size(head.classifier)
 
 
 def backbones_table() -> Table:

@@ -60,7 +60,12 @@ def notes(results: Path, plan: Plan, frame: pd.DataFrame) -> list[str]:
         plan: The study.
         frame: As from `analysis.cells.read`.
     """
-    said = [*_about_numbers(plan, frame), *_about_clips(frame), *_about_metrics(plan, frame)]
+    said = [
+        *filter(None, [plan.note]),
+        *_about_numbers(plan, frame),
+        *_about_clips(frame),
+        *_about_metrics(plan, frame),
+    ]
     said += _about_settings(plan)
     digests, left_out = _digests(results, plan)
     said += [sentence(comparison) for comparison in _compared(plan, digests)]

@@ -9,7 +9,8 @@ from typing import Any
 import pandas as pd
 
 from analysis.formats import Table
-from studies.catalog import STUDIES
+from studies.candidates import read_search
+from studies.catalog import SEARCHES, STUDIES
 from studies.plan import Plan
 from studies.store import Store
 from taghead.config import Config, flatten
@@ -105,7 +106,7 @@ def run_command(plan: Plan, results: Path) -> str:
         plan: The study.
         results: The results folder.
     """
-    if plan.name not in STUDIES:
+    if plan.name not in (*STUDIES, *SEARCHES):
         return f"# {plan.name}: a study of your own file or under a name of your own; launch it as you did"
     words = ["taghead-studies", "run", plan.name, "--results", str(results)]
     settings: dict[str, Any] = {}
@@ -121,9 +122,31 @@ def run_command(plan: Plan, results: Path) -> str:
             settings |= _changes(base, recipe)
     if len(recipes) == 1 and recipes != {"small"}:
         words += ["--recipe", *recipes]
-    words += ["--seeds", ",".join(map(str, plan.seeds))]
+    if plan.name in SEARCHES:
+        searched, fixed = _searched(plan, results)
+        words += searched
+        settings |= fixed
+    else:
+        words += ["--seeds", _listed(plan.seeds)]
     words += [word for key, value in sorted(settings.items()) for word in ("--set", f"{key}={_setting(value)}")]
     return shlex.join(words)
+
+
+def _searched(plan: Plan, results: Path) -> tuple[list[str], dict[str, Any]]:
+    """What tells a search from that of the catalog: its options, and the keys that are fixed in place of searched."""
+    state, known = read_search(results, plan.name), SEARCHES[plan.name]
+    words = ["--trials", str(state.num_trials), "--final-seeds", str(len(plan.seeds))]
+    words += ["--seeds", _listed(state.definition["seeds"])]
+    for name in ("sampler", "pruner"):
+        if state.definition[name] != getattr(known, name):
+            words += [f"--{name}", str(state.definition[name])]
+    base = _base(plan, plan.datasets[0])
+    return words, {key: base[key] for key in known.space if key not in state.definition["space"]}
+
+
+def _listed(seeds: Iterable[int]) -> str:
+    text = ",".join(map(str, seeds))
+    return text if "," in text else f"{text},"  # a number alone is how many
 
 
 def _base(plan: Plan, dataset: str) -> dict[str, Any]:

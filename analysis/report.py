@@ -20,7 +20,9 @@ from analysis.figure import to_bytes
 from analysis.formats import FORMATS, SYNTHETIC, Table, to_html
 from analysis.notes import compare_rows, sentence
 from analysis.places import make_folder, slug
+from analysis.search import candidates_table
 from analysis.tables import METRIC_NAMES, study_table
+from studies.candidates import searches
 from studies.plan import Cell, Plan, read_plan
 from taghead.backbones import grid_of
 from taghead.backbones.own import is_own
@@ -63,6 +65,7 @@ class Section:
     plan: Plan
     progress: dict[str, Any]
     table: Table
+    candidates: Table | None  # of a search
     found: list[str]
     limits: list[str]
     pictures: list[Picture]
@@ -125,7 +128,8 @@ def compose(results: Path, plans: list[Plan]) -> dict[str, Any]:
 
 def tables_of(page: dict[str, Any]) -> list[Table]:
     """The tables of results and costs, without those that tell of failures and provenance."""
-    return [*(part.table for part in page["sections"]), page["graph"]["table"], *page["cost"]["tables"]]
+    of_studies = [table for part in page["sections"] for table in (part.table, part.candidates) if table]
+    return [*of_studies, page["graph"]["table"], *page["cost"]["tables"]]
 
 
 def pictures_of(page: dict[str, Any]) -> list[Picture]:
@@ -178,6 +182,7 @@ def section(results: Path, plan: Plan) -> Section:
         plan=plan,
         progress=findings.progress(frame),
         table=table,
+        candidates=candidates_table(results, plan.name) if plan.name in searches(results) else None,
         found=[*findings.found(plan, table.data, frame), *_identical(results, plan)],
         limits=[*findings.limits(plan, table.data, frame), *unread],
         pictures=[

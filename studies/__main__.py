@@ -1,31 +1,34 @@
-"""The command line of studies: ``taghead-studies list | plan | run | status | retry``.
+"""The command line of studies: ``taghead-studies list | plan | run | status | retry | dashboard``.
 
 Nothing heavy is loaded before a command needs it: ``list`` and ``--help`` load neither torch nor Ray.
 """
 
-import signal
+import math
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from studies import catalog, summary
-from studies.feed import GridFeed, run_here, trials_of
-from studies.launch import Changes, find_root, left, load, no_longer, plan_all
-from studies.plan import Plan, names, read_plan, write_plan
+from studies import candidates, catalog, estimate, summary
+from studies.feed import Feed, run_here, trials_of
+from studies.launch import Changes, check_names, find_root, left, load, plan_all, remembered
+from studies.plan import Identity, names, read_plan
 from studies.store import Store
-from studies.study import Study
+from studies.study import Search, Study
 from studies.trial import Trial
 from taghead.command import run_app
+from taghead.config import Config
 from taghead.errors import InputError
 
 if TYPE_CHECKING:
     from taghead.run import Machine
+
+AUTO = "auto"  # GPUs a trial, measured
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -45,27 +48,28 @@ DataRoot = Annotated[Path, typer.Option(help="Folder of the data set, or one wit
 Weights = Annotated[Path | None, typer.Option(help="File or folder with the backbone's public weights.")]
 Missing = Annotated[str, typer.Option(help="error or skip: what to do about clips that are not there.")]
 Results = Annotated[Path, typer.Option(help="Where trials and plans are kept.")]
-
-
-class Stop:
-    """A handler of the signals that stop a run; remembers which one came, since Ray raises its own in place of ours."""
-
-    number = int(signal.SIGINT)
-
-    def __call__(self, number: int, frame: FrameType | None) -> None:
-        """Interrupts whatever runs."""
-        self.number = number
-        raise KeyboardInterrupt
+Cache = Annotated[Path | None, typer.Option(help="Folder for decoded frames.")]
+Workers = Annotated[int | None, typer.Option(min=1, help="Trials at once at the most; all that fit if not given.")]
+NumCpus = Annotated[int | None, typer.Option(min=1, help="CPUs that Ray may use; all if not given.")]
+NumGpus = Annotated[int | None, typer.Option(min=0, help="GPUs that Ray may use; all if not given.")]
+Threads = Annotated[int, typer.Option(min=1, help="CPUs, and torch's threads, of a trial.")]
+Gpus = Annotated[
+    str | None,
+    typer.Option(help="0.5 lets two trials share a GPU; auto measures what fits; 1 on cuda if not given."),
+]
+Device = Annotated[str, typer.Option(help="cpu, cuda or auto.")]
+Address = Annotated[str | None, typer.Option(help="A running Ray cluster: HOST:PORT, or auto.")]
 
 
 @app.command("list")
 def list_studies() -> None:
-    """The studies of the paper and ours."""
+    """The studies of the paper and ours, and the searches."""
     for study in catalog.STUDIES.values():
-        print(f"{study.name:12} {len(study.rows):4} rows on {', '.join(study.datasets):23} {study.title}")
-        print(textwrap.fill(study.text, 110, initial_indent=" " * 13, subsequent_indent=" " * 13))
+        _list(study, f"{len(study.rows)} rows")
     if "backbones" not in catalog.STUDIES:
-        print(f"{'backbones':12} Table 3, which is not there yet: it needs {', '.join(catalog.TABLE_3.values())}.")
+        print(f"{'backbones':13} Table 3, which is not there yet: it needs {', '.join(catalog.TABLE_3.values())}.")
+    for search in catalog.SEARCHES.values():
+        _list(search, f"{search.num_trials} of {len(search.space)} keys")
 
 
 @app.command()
@@ -81,17 +85,41 @@ def plan(
     weights: Weights = None,
     missing: Missing = "error",
     results: Results = Path("results"),
+    cache: Cache = None,
+    workers: Workers = None,
+    num_cpus: NumCpus = None,
+    threads_per_trial: Threads = 1,
+    gpus_per_trial: Gpus = None,
+    num_gpus: NumGpus = None,
+    device: Device = "auto",
+    address: Address = None,
 ) -> None:
-    """What a launch would do: its trials, and which of them are done, new or to be completed. Changes nothing."""
-    changes = _changes(dataset, recipe, overrides, seeds, keep, name)
-    wanted = _wanted(studies, changes)
-    machines = _machines(wanted, data_root=data_root, weights=weights, missing=missing)
-    store = Store(results)
-    plans = _plans(wanted, machines)
+    """What a launch would do: its trials, which of them are done or new, how long it takes, the disk. Runs none."""
+    changes = Changes(**_plain(dataset, recipe, overrides, seeds, keep, name))
+    grids, searches = _wanted(studies, changes)
+    machines = _machines([*grids, *searches], data_root=data_root, weights=weights, missing=missing)
+    identify = _identify(machines)
+    store, plans = Store(results), plan_all(grids, identify=identify)
     for one in plans:
         summary.show_plan(one, trials_of([one]), store)
     if len(plans) > 1:
         print(f"together: {len(left(trials_of(plans), store))} trials to run")
+    expected: list[Trial] = []
+    for search in searches:
+        state = candidates.resume(search, identity=identify(search.base), results=results)
+        summary.show_search_plan(search, state, store)
+        expected += candidates.expected_trials(search, state, identity=identify(search.base))
+    gpus = _gpus(gpus_per_trial)
+    device = _find_device(device, gpus=gpus, in_process=False, address=address)
+    todo = left([*trials_of(plans), *expected], store)
+    slots = estimate.slots(
+        workers=workers, threads=threads_per_trial, total_cpus=num_cpus,
+        gpus=_share(gpus, device), num_gpus=num_gpus, address=address,
+    )  # fmt: skip
+    summary.show_costs(
+        todo, store, machines, device=device, threads=threads_per_trial, slots=slots, cache=cache,
+        auto_gpus=gpus == AUTO,
+    )  # fmt: skip
 
 
 @app.command()
@@ -107,30 +135,59 @@ def run(
     weights: Weights = None,
     missing: Missing = "error",
     results: Results = Path("results"),
-    cache: Annotated[Path | None, typer.Option(help="Folder for decoded frames.")] = None,
-    workers: Annotated[
-        int | None, typer.Option(min=1, help="Trials at once at the most; all that fit if not given.")
-    ] = None,
-    num_cpus: Annotated[int | None, typer.Option(min=1, help="CPUs that Ray may use; all if not given.")] = None,
-    threads_per_trial: Annotated[int, typer.Option(min=1, help="CPUs, and torch's threads, of a trial.")] = 1,
-    gpus_per_trial: Annotated[
-        float | None, typer.Option(min=0, help="A fraction lets trials share a GPU; 1 on cuda if not given.")
-    ] = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda or auto.")] = "auto",
-    address: Annotated[str | None, typer.Option(help="A running Ray cluster that shares the results folder.")] = None,
+    cache: Cache = None,
+    workers: Workers = None,
+    num_cpus: NumCpus = None,
+    threads_per_trial: Threads = 1,
+    gpus_per_trial: Gpus = None,
+    num_gpus: NumGpus = None,
+    device: Device = "auto",
+    address: Address = None,
     in_process: Annotated[bool, typer.Option(help="Without Ray, in this process: for debuggers.")] = False,
+    trial_timeout: Annotated[
+        float | None, typer.Option(min=0, help="Seconds that one attempt at a trial may take.")
+    ] = None,
+    track: Annotated[str | None, typer.Option(help="Also tell tensorboard, wandb or mlflow, by Ray.")] = None,
+    num_trials: Annotated[
+        int | None, typer.Option("--trials", min=1, help="Of searches: how many different candidates.")
+    ] = None,
+    sampler: Annotated[str | None, typer.Option(help="Of searches: tpe, random, grid or nsga2.")] = None,
+    pruner: Annotated[str | None, typer.Option(help="Of searches: median or successive_halving.")] = None,
+    final_seeds: Annotated[
+        int | None, typer.Option(min=1, help="Of searches: fresh seeds for base and winner.")
+    ] = None,
+    ahead: Annotated[
+        int | None, typer.Option(min=1, help="Of searches: candidates at once, so many without each other's results.")
+    ] = None,
+    dashboard: Annotated[bool, typer.Option(help="Of searches: optuna-dashboard beside the run.")] = False,
 ) -> None:
-    """Run studies, or go on with them: only what is not in the results folder yet is run."""
-    wanted = _wanted(studies, _changes(dataset, recipe, overrides, seeds, keep, name))
-    machines = _machines(wanted, data_root=data_root, weights=weights, missing=missing)
-    device = _find_device(device, gpus=gpus_per_trial, in_process=in_process, address=address)
+    """Run studies and searches, or go on with them: only what is not in the results folder yet is run."""
+    searching = {"num_trials": num_trials, "sampler": sampler, "pruner": pruner, "final_seeds": final_seeds,
+                 "ahead": ahead}  # fmt: skip
+    changes = Changes(**_plain(dataset, recipe, overrides, seeds, keep, name), searching=searching)
+    grids, searches = _wanted(studies, changes)
+    machines = _machines([*grids, *searches], data_root=data_root, weights=weights, missing=missing)
+    gpus = _gpus(gpus_per_trial)
+    if in_process:
+        _check_in_process(trial_timeout=trial_timeout, track=track, num_gpus=num_gpus)
+    device = _find_device(device, gpus=gpus, in_process=in_process, address=address)
     place = {"device": device, "threads": threads_per_trial, "cache": cache.resolve() if cache else None}
     machines = {name: replace(machine, **place) for name, machine in machines.items()}  # type: ignore[arg-type]
-    plans = _plans(wanted, machines)
-    gpus = (1.0 if device.startswith("cuda") else 0.0) if gpus_per_trial is None else gpus_per_trial
-    resources: dict[str, Any] = {"cpus": threads_per_trial, "gpus": gpus, "workers": workers, "total_cpus": num_cpus}
-    executor = run_here if in_process else partial(_on_ray, address=address, **resources)
-    raise typer.Exit(_launch(plans, machines, results=results.resolve(), executor=executor))
+    identify = _identify(machines)
+    plans = plan_all(grids, identify=identify)
+    resources: dict[str, Any] = {"cpus": threads_per_trial, "workers": workers, "total_cpus": num_cpus,
+                                 "total_gpus": num_gpus, "address": address}  # fmt: skip
+    resources["gpus"] = _share(gpus, device)
+    if track is not None:
+        resources["track"] = track
+    executor = run_here if in_process else partial(_on_ray, **resources)
+    Store(results).check_writable()
+    from studies.drive import Driver
+
+    driver = Driver(results=results.resolve(), machines=machines, identify=identify, executor=executor,
+                    timeout=trial_timeout)  # fmt: skip
+    with _dashboard(searches, results) if dashboard else nullcontext():
+        raise typer.Exit(driver.run(plans, searches))
 
 
 @app.command()
@@ -141,11 +198,14 @@ def status(
     results: Results = Path("results"),
 ) -> None:
     """Where launched studies stand: done, running with epoch and loss, failed, left. Reads only."""
-    known = names(results)
-    if not known and not studies:
+    known, searched = names(results), candidates.searches(results)
+    if not known and not searched and not studies:
         raise InputError(f"{results}: no study was launched there.")
-    for name in studies or known:
-        summary.show_status(read_plan(results, name), Store(results))
+    for name in studies or sorted({*known, *searched}):
+        if name in searched:
+            summary.show_search_status(candidates.read_search(results, name), Store(results))
+        if name in known or name not in searched:
+            summary.show_status(read_plan(results, name), Store(results))
 
 
 @app.command()
@@ -157,35 +217,63 @@ def retry(
     """Forget the trials that failed or whose record is damaged, so that the next run of the study tries them again."""
     store, again = Store(results), ("failed", "diverged") if diverged else ("failed",)
     for name in studies:
-        ids = read_plan(results, name).trial_ids()
-        found = [trial_id for trial_id in ids if (ending := store.ending(trial_id)) and ending[0] in again]
+        searched = candidates.read_search(results, name) if name in candidates.searches(results) else None
+        ids = set(searched.trial_ids()) if searched else set()
+        if name in names(results) or not searched:
+            ids |= set(read_plan(results, name).trial_ids())
+        found = [trial_id for trial_id in sorted(ids) if (ending := store.ending(trial_id)) and ending[0] in again]
         for trial_id in found:
             store.forget(trial_id)
         print(f"{name}: {len(found)} forgotten" + ("; run the study again to train them." if found else "."))
 
 
-def _changes(
+@app.command()
+def dashboard(
+    search: Annotated[str, typer.Argument(help="A search that was launched.")],
+    results: Results = Path("results"),
+    host: Annotated[str, typer.Option(help="Where to listen.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, help="Where to listen.")] = 8080,
+) -> None:
+    """Open optuna-dashboard on a search, also one that runs in another terminal. Reads only."""
+    state = candidates.read_search(results, search)
+    from studies.dashboard import serve
+
+    serve(state.name, results=results, host=host, port=port)
+
+
+def _list(study: Study | Search, size: str) -> None:
+    print(f"{study.name:13} {size:13} on {', '.join(study.datasets):23} {study.title}")
+    print(textwrap.fill(study.text, 110, initial_indent=" " * 14, subsequent_indent=" " * 14))
+
+
+def _plain(
     datasets: list[str] | None,
     recipe: str | None,
     overrides: list[str] | None,
     seeds: str | None,
     keep: list[str] | None,
     name: str | None,
-) -> Changes:
-    kept: Any = keep or ()
-    return Changes(datasets=datasets or (), recipe=recipe, overrides=overrides or (), seeds=seeds, keep=kept, name=name)
+) -> dict[str, Any]:
+    lists = {"datasets": datasets or (), "overrides": overrides or (), "keep": keep or ()}
+    return {**lists, "recipe": recipe, "seeds": seeds, "name": name}
 
 
-def _wanted(studies: Sequence[str], changes: Changes) -> list[Study]:
+def _wanted(studies: Sequence[str], changes: Changes) -> tuple[list[Study], list[Search]]:
     if changes.name is not None and len(studies) > 1:
         raise InputError("--name renames one study; launch several one by one.")
-    return [changes.of(load(name)) for name in studies]
+    loaded = [load(name) for name in studies]
+    grids = [changes.of(study) for study in loaded if isinstance(study, Study)]
+    searches = [changes.of(study) for study in loaded if isinstance(study, Search)]
+    check_names([*grids, *searches])
+    return grids, searches
 
 
-def _machines(wanted: Sequence[Study], *, data_root: Path, weights: Path | None, missing: str) -> dict[str, "Machine"]:
+def _machines(
+    wanted: Sequence[Study | Search], *, data_root: Path, weights: Path | None, missing: str
+) -> dict[str, "Machine"]:
     if missing not in ("error", "skip"):
         raise InputError(f"--missing is error or skip, but got {missing!r}.")
-    datasets = {config.data.dataset for study in wanted for config in study.configs().values()}
+    datasets = {base.data.dataset for study in wanted for base in study.datasets.values()}
     roots = {name: find_root(data_root, name, alone=len(datasets) == 1).resolve() for name in sorted(datasets)}
     from taghead.run import Machine
 
@@ -196,13 +284,37 @@ def _machines(wanted: Sequence[Study], *, data_root: Path, weights: Path | None,
     }
 
 
-def _plans(wanted: Sequence[Study], machines: dict[str, "Machine"]) -> list[Plan]:
+def _identify(machines: Mapping[str, "Machine"]) -> Callable[[Config], Identity]:
     from taghead.run import identify
 
-    return plan_all(wanted, identify=lambda config: identify(config, machine=machines[config.data.dataset]))
+    return remembered(lambda config: identify(config, machine=machines[config.data.dataset]))
 
 
-def _find_device(name: str, *, gpus: float | None, in_process: bool, address: str | None) -> str:
+def _gpus(text: str | None) -> float | str | None:
+    """The value of ``--gpus-per-trial``: a number, `AUTO`, or None."""
+    if text is None or text == AUTO:
+        return text
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < math.inf or (value > 1 and value % 1):
+        raise InputError(f"--gpus-per-trial is auto, a part of one GPU as 0.5, or a whole number, but got {text!r}.")
+    return value
+
+
+def _share(gpus: float | str | None, device: str) -> float:
+    """GPUs a trial, where they are not measured."""
+    return gpus if isinstance(gpus, float) else 1.0 if device.startswith("cuda") else 0.0
+
+
+def _check_in_process(**given: Any) -> None:
+    for name, value in given.items():
+        if value is not None:
+            raise InputError(f"--{name.replace('_', '-')} needs workers; leave out --in-process.")
+
+
+def _find_device(name: str, *, gpus: float | str | None, in_process: bool, address: str | None) -> str:
     """The device of the trials; unchecked where only Ray can tell whether there is one, on whichever machine."""
     if ":" in name:
         raise InputError(f"--device {name}: a study's trials are given their card by Ray; use {name.split(':')[0]}.")
@@ -217,52 +329,15 @@ def _find_device(name: str, *, gpus: float | None, in_process: bool, address: st
     return find_device(name)
 
 
-def _launch(plans: list[Plan], machines: dict[str, "Machine"], *, results: Path, executor: Callable[..., None]) -> int:
-    """Writes the plans, runs what is left of them, and tells how it ended; gives the exit status."""
-    store = Store(results)
-    store.check_writable()
-    for one in plans:
-        if number := no_longer(one, results):
-            print(f"{one.name}: {number} trials of its last launch are no part of this one and stay in the results.")
-        write_plan(one, results=results)
-    trials = trials_of(plans)
-    todo = left(trials, store)
-    feed = GridFeed(todo, store=store)
-    if todo:
-        print(f"{len(trials)} trials, {len(todo)} to run", flush=True)
-        stop = Stop()
-        try:
-            _execute(executor, feed, machines, todo=todo, there=len(trials) - len(todo), results=results, stop=stop)
-        except KeyboardInterrupt:
-            print(f"stopped with {len(left(trials, store))} of {len(trials)} trials left; the same command goes on.")
-            return 128 + stop.number
-    return summary.show_end(plans, trials, feed.outcomes, store)
+def _dashboard(searches: Sequence[Search], results: Path) -> AbstractContextManager[None]:
+    if len(searches) != 1:
+        raise InputError(f"--dashboard shows one search at a time, but got {len(searches)}.")
+    from studies.dashboard import beside
+
+    return beside(searches[0].name, results=results)
 
 
-def _execute(
-    executor: Callable[..., None],
-    feed: GridFeed,
-    machines: dict[str, "Machine"],
-    *,
-    todo: list[Trial],
-    there: int,
-    results: Path,
-    stop: Stop,
-) -> None:
-    from studies.progress import Progress
-    from studies.trial import Work
-    from taghead.run import complete, run
-
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        with Progress(todo, there=there) as progress:
-            executor(feed, Work(root=results, machines=machines, run=run, complete=complete), watch=progress)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _on_ray(feed: GridFeed, work: Any, *, watch: Any, **resources: Any) -> None:
+def _on_ray(feed: Feed, work: Any, *, watch: Any, **resources: Any) -> None:
     from studies.executor import Resources, run_on_ray
 
     run_on_ray(feed, work, resources=Resources(**resources), watch=watch)

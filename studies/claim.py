@@ -1,10 +1,13 @@
 """Who works on a trial: a numbered claim in its folder, a heartbeat, and the rule by which a claim is stale.
 
 A claim is ``claim.<n>.json``, made so that only one process can make number n; the highest number counts, and n is the
-attempt. It names host, boot, process-id space, process and the process's start, so that a later process on that machine
-knows at once whether the worker still lives; elsewhere the file's time, which the worker renews, has to tell.
+attempt. Given back, it is ``claim.<n>.released.json``. It names host, boot, process-id space, process and the process's
+start, so that a later process on that machine knows at once whether the worker still lives, whatever the clocks say. A
+worker that cannot be seen from here renews the file's time: it counts as dead when that is long ago (or far ahead, as
+where a clock was set back) and stays as it is while this process watches it by a clock that nobody sets.
 """
 
+import errno
 import json
 import os
 import re
@@ -12,16 +15,17 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from taghead.files import write_text
-
 BEAT = 5.0  # seconds between two heartbeats
 SILENCE = 180.0  # seconds without one after which a worker that cannot be seen is taken for dead
-_CLAIM = re.compile(r"claim\.(\d+)\.json")
+WATCH = 20.0  # seconds for which such a claim is watched, before it is taken over
+_NO_LINKS = (errno.EPERM, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK)
+_seen: dict[Path, tuple[float, float]] = {}  # by claim: its time, and since when (monotonic) it has that
+_CLAIM = re.compile(r"claim\.(\d+)(\.released)?\.json")
 
 
 @dataclass(frozen=True)
@@ -81,19 +85,38 @@ def take(folder: Path) -> int | None:
     """
     folder.mkdir(parents=True, exist_ok=True)
     number = latest(folder)  # once: whoever is quicker makes our next number, and we see that it is taken
-    if _is_live(folder, number):
+    if _is_live(folder, number, watch=True):
         return None
+    path = folder / f"claim.{number + 1}.json"
+    beside = path.with_name(f".{path.name}.{threading.get_native_id()}")
     try:
-        with (folder / f"claim.{number + 1}.json").open("x", encoding="utf-8") as file:
-            json.dump({"released": False, **asdict(this_worker())}, file)
+        beside.write_text(json.dumps(asdict(this_worker())), encoding="utf-8")
+        _make(path, beside)
     except (FileExistsError, FileNotFoundError):  # another was quicker; or finished and moved the folder away
         return None
+    finally:
+        with suppress(OSError):
+            beside.unlink(missing_ok=True)
     return number + 1
 
 
+def _make(path: Path, beside: Path) -> None:
+    """Makes a file that only one process can make, and makes it whole, where the file system has links."""
+    try:
+        os.link(beside, path)
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        with path.open("x", encoding="utf-8") as file:
+            file.write(beside.read_text(encoding="utf-8"))
+
+
 def release(folder: Path, number: int) -> None:
-    """Gives a claim back: the next process may take it at once, and finds the folder as it is."""
-    write_text(folder / f"claim.{number}.json", json.dumps({"released": True, **asdict(this_worker())}))
+    """Gives a claim back: the next process may take it at once, and finds the folder as it is.
+
+    A new name needs no room on a full disk.
+    """
+    (folder / f"claim.{number}.json").rename(folder / f"claim.{number}.released.json")
 
 
 def clear(folder: Path) -> None:
@@ -123,19 +146,32 @@ def heartbeat(folder: Path, number: int) -> Iterator[None]:
         thread.join()
 
 
-def _is_live(folder: Path, number: int) -> bool:
-    path = folder / f"claim.{number}.json"
+def _is_live(folder: Path, number: int, *, watch: bool = False) -> bool:
+    path, changed = folder / f"claim.{number}.json", 0.0
     try:
-        silent = time.time() - path.stat().st_mtime
-        values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        if values.pop("released"):
+        with path.open(encoding="utf-8") as file:
+            changed = os.fstat(file.fileno()).st_mtime
+            values: dict[str, Any] = json.load(file)
+        if values.pop("released", False):  # as older versions gave it back
             return False
         gone = Worker(**values).is_gone()
-    except FileNotFoundError:  # never claimed, or finished in between
+    except FileNotFoundError:  # never claimed, given back, or finished in between
         return False
-    except (ValueError, TypeError, KeyError):  # not yet written, or torn by a crash
+    except (ValueError, TypeError, KeyError, AttributeError):  # not yet written, or torn by a crash
         gone = None
-    return silent < SILENCE if gone is None else not gone
+    if gone is not None:
+        return not gone
+    silent = abs(time.time() - changed) >= SILENCE
+    return not silent or (watch and _unchanged(path, changed) < WATCH)
+
+
+def _unchanged(path: Path, changed: float) -> float:
+    """For how many seconds this process has seen a file with the same time."""
+    now = time.monotonic()
+    before, since = _seen.setdefault(path, (changed, now))
+    if before != changed:
+        _seen[path] = (changed, since := now)
+    return now - since
 
 
 def _exists(pid: int) -> bool:

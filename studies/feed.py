@@ -11,7 +11,7 @@ from typing import Protocol
 
 from studies.plan import Plan
 from studies.store import Store
-from studies.trial import Outcome, Row, Trial
+from studies.trial import Outcome, PrunedError, Row, Trial
 
 ATTEMPTS = 3  # of a trial whose process dies, in one launch
 LOOK_AGAIN = 2.0  # seconds between two looks at the trials that other drivers run
@@ -20,10 +20,19 @@ WorkFunction = Callable[[Trial, Callable[[Row], None]], Outcome]  # does one tri
 
 
 class Feed(Protocol):
-    """What an executor works off."""
+    """What an executor works off.
+
+    Attributes:
+        prunes: Whether `epoch` may ever stop a trial.
+    """
+
+    prunes: bool
 
     def next(self) -> Trial | None:
         """A trial to begin now; None where there is none at the moment, or none any more."""
+
+    def epoch(self, trial: Trial, row: Row) -> bool:
+        """Is told of a finished epoch; False stops the trial, as pruned."""
 
     def done(self, trial: Trial, outcome: Outcome) -> None:
         """Tells what became of a trial that `next` gave."""
@@ -46,11 +55,15 @@ class Watch(Protocol):
 
 
 class GridFeed:
-    """Every trial of a grid once; lost ones again, at once; those that another driver runs when it is done or dead.
+    """Every trial of a grid once; those that another driver runs when it is done or dead.
+
+    A lost one comes again at once; one that ran out of memory once more, after the others, when less may run beside it.
 
     Attributes:
         outcomes: What became of each trial, by trial id; without those that another driver still runs.
     """
+
+    prunes = False  # it would cut off just the weak rows, which a table must show
 
     def __init__(self, trials: Iterable[Trial], *, store: Store) -> None:
         self.outcomes: dict[str, Outcome] = {}
@@ -58,6 +71,7 @@ class GridFeed:
         self._running: set[str] = set()
         self._elsewhere: deque[Trial] = deque()
         self._attempts: Counter[str] = Counter()
+        self._starved: set[str] = set()  # those that ran out of memory
         self._store = store
         self._looked = 0.0
         self._stopped = False
@@ -70,13 +84,24 @@ class GridFeed:
             self._attempts[trial.trial_id] += 1
         return trial
 
+    def add(self, trial: Trial) -> None:
+        """Puts a trial behind those that wait."""
+        self._waiting.append(trial)
+
+    def epoch(self, trial: Trial, row: Row) -> bool:
+        """Every trial of a grid goes on to its end."""
+        return True
+
     def done(self, trial: Trial, outcome: Outcome) -> None:
         """Takes note; ``full`` ends the grid, since nothing that follows could be written either."""
         self._running.discard(trial.trial_id)
         if outcome.ending == "taken":
             self._attempts[trial.trial_id] -= 1
             self._elsewhere.append(trial)
-        elif outcome.ending == "lost" and self._attempts[trial.trial_id] < ATTEMPTS:
+        elif outcome.out_of_memory and trial.trial_id not in self._starved:
+            self._starved.add(trial.trial_id)
+            self._waiting.append(trial)
+        elif outcome.ending == "lost" and not outcome.out_of_memory and self._attempts[trial.trial_id] < ATTEMPTS:
             self._waiting.appendleft(trial)
         else:
             self.outcomes[trial.trial_id] = outcome
@@ -116,9 +141,15 @@ def run_here(feed: Feed, work: WorkFunction, *, watch: Watch) -> None:
             time.sleep(0.2)  # another driver has what is left
             continue
         watch.began(trial)
-        outcome = work(trial, partial(watch.epoch, trial))
+        outcome = work(trial, partial(_epoch, feed, watch, trial))
         watch.ended(trial, outcome)
         feed.done(trial, outcome)
+
+
+def _epoch(feed: Feed, watch: Watch, trial: Trial, row: Row) -> None:
+    watch.epoch(trial, row)
+    if not feed.epoch(trial, row):
+        raise PrunedError
 
 
 def trials_of(plans: Iterable[Plan]) -> list[Trial]:

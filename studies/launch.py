@@ -3,33 +3,36 @@
 import runpy
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 from studies import catalog
-from studies.plan import Plan, make_plan, read_plan
-from studies.store import Store
-from studies.study import Study
+from studies.plan import Identity, Plan, make_plan, read_plan
+from studies.store import Need, Store
+from studies.study import Search, Study
 from studies.trial import Trial
 from taghead.config import Config, parse_overrides
 from taghead.errors import InputError, in_file, nearest
 from taghead.recipes import recipe
 from taghead.record import Keep
 
+AnyStudy = TypeVar("AnyStudy", Study, Search)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Changes:
-    """What a command line changes in the studies that it names.
+    """What a command line changes in the studies and searches that it names.
 
     Attributes:
         datasets: Data sets in place of a study's own; empty for its own.
         recipe: The recipe of the bases; None for the study's own bases, or a data set's usual recipe.
-        overrides: ``key=value`` texts for every row's base.
+        overrides: ``key=value`` texts for every row's base; a search no longer searches these keys.
         seeds: ``3`` for 0, 1, 2, or a list as ``0,4``; None for the study's own.
         keep: What to keep besides what the study asks for.
         name: Another name, to keep a variant's plan apart.
+        searching: What is changed in searches alone, by the names of `Search`; None for what is not.
     """
 
     datasets: Sequence[str] = ()
@@ -38,13 +41,20 @@ class Changes:
     seeds: str | None = None
     keep: Sequence[Keep] = ()
     name: str | None = None
+    searching: Mapping[str, Any] = field(default_factory=dict)
 
-    def of(self, study: Study) -> Study:
-        """The changed study.
+    def of(self, study: AnyStudy) -> AnyStudy:
+        """The changed study or search.
 
         Raises:
             InputError: A data set, recipe, key, value, seed or kept thing that is not known or does not fit.
         """
+        searching = {name: value for name, value in self.searching.items() if value is not None}
+        if isinstance(study, Search):
+            study = replace(study, **searching)
+        elif searching:
+            option = min(searching).replace("_", "-").removeprefix("num-")
+            raise InputError(f"--{option} is for searches; {study.name} is a study of fixed rows.")
         if self.datasets or self.recipe:
             columns = self.datasets or [base.data.dataset for base in study.datasets.values()]
             study = replace(study, datasets={name: recipe(name, name=self.recipe) for name in columns})
@@ -59,7 +69,7 @@ class Changes:
         return study.override(parse_overrides(self.overrides))
 
 
-def load(name: str) -> Study:
+def load(name: str) -> Study | Search:
     """A study by its name in the catalog, or a user's own by ``file.py:NAME``.
 
     Raises:
@@ -70,7 +80,7 @@ def load(name: str) -> Study:
         return catalog.find(name)
     if not Path(path).is_file():
         raise InputError(f"{path}: no such file; a study of your own is given as my_study.py:STUDY.")
-    there = {key: value for key, value in _variables(path).items() if isinstance(value, Study)}
+    there = {key: value for key, value in _variables(path).items() if isinstance(value, Study | Search)}
     if variable not in there:
         raise InputError(f"{path}: no study {variable!r}{nearest(variable, there) if there else '; it holds none.'}")
     return there[variable]
@@ -103,42 +113,61 @@ def find_root(data_root: Path, dataset: str, *, alone: bool) -> Path:
     return data_root
 
 
-def plan_all(wanted: Sequence[Study], *, identify: Callable[[Config], Any]) -> list[Plan]:
-    """Works several studies out.
+def remembered(identify: Callable[[Config], Identity]) -> Callable[[Config], Identity]:
+    """The same function, called once for each data set and backbone, since it may read long lists.
 
     Args:
-        wanted: The studies.
-        identify: As for `make_plan`; called once for each data set and backbone, since it may read long lists.
-
-    Raises:
-        InputError: Two studies of one name.
+        identify: Gives the fingerprints of a config's clips and weights.
     """
-    if len({study.name for study in wanted}) < len(wanted):
-        raise InputError("two studies of one name at once would overwrite each other's plan; give each its own.")
-    known: dict[tuple[Any, ...], Any] = {}
+    known: dict[tuple[Any, ...], Identity] = {}
 
-    def once(config: Config) -> Any:
+    def once(config: Config) -> Identity:
         model, data = config.model, config.data
-        key: tuple[Any, ...] = (data.dataset, config.train.selection, model.backbone, model.pretrained)
+        key: tuple[Any, ...] = (data.dataset, data.holdout, config.train.selection, model.backbone, model.pretrained)
         if model.backbone_source:  # it is shown a clip
             key += (model.backbone_source, data.num_frames, data.crop_size)
         if key not in known:
             known[key] = identify(config)
         return known[key]
 
-    return [make_plan(study, identify=once) for study in wanted]
+    return once
+
+
+def plan_all(wanted: Sequence[Study], *, identify: Callable[[Config], Identity]) -> list[Plan]:
+    """Works several studies out.
+
+    Args:
+        wanted: The studies.
+        identify: As for `make_plan`; see `remembered`.
+
+    Raises:
+        InputError: Two studies of one name.
+    """
+    check_names(wanted)
+    identify = remembered(identify)
+    return [make_plan(study, identify=identify) for study in wanted]
+
+
+def check_names(wanted: Sequence[Study | Search]) -> None:
+    """Refuses two studies of one name.
+
+    Raises:
+        InputError: There are two.
+    """
+    if len({study.name for study in wanted}) < len(wanted):
+        raise InputError("two studies of one name at once would overwrite each other's plan; give each its own.")
 
 
 def left(trials: Iterable[Trial], store: Store) -> list[Trial]:
     """The trials that have something left to do."""
-    return [trial for trial in trials if store.need(trial.trial_id, trial.keep) != "nothing"]
+    return [trial for trial in trials if _need(trial, store) != "nothing"]
 
 
 def count(trials: Iterable[Trial], store: Store) -> Counter[str]:
     """How many trials are in which state: a final status, ``running``, ``begun``, ``new``, ``evaluate``, ``again``."""
     states: Counter[str] = Counter()
     for trial in trials:
-        need = store.need(trial.trial_id, trial.keep)
+        need = _need(trial, store)
         if store.is_running(trial.trial_id):
             states["running"] += 1
         elif need == "train":
@@ -158,6 +187,10 @@ def no_longer(plan: Plan, results: Path) -> int:
     except InputError:  # none, or one that cannot be read, which this launch mends
         return 0
     return len(set(before.trial_ids()) - set(plan.trial_ids()))
+
+
+def _need(trial: Trial, store: Store) -> Need:
+    return store.need(trial.trial_id, trial.keep, pruned_counts=trial.pruned_counts)
 
 
 def _seeds(text: str) -> tuple[int, ...]:

@@ -35,6 +35,10 @@ class Identity(Protocol):
     def synthetic(self) -> bool:
         """Whether the clips were generated."""
 
+    @property
+    def validation(self) -> bool:
+        """Whether there is a validation split apart from the test split."""
+
 
 class Cell(Value):
     """One row on one data set, under every seed."""
@@ -55,6 +59,7 @@ class Plan(Value):
     name: str
     title: str
     text: str
+    note: str = ""  # what its table must say of how its rows were chosen
     table: int | None  # the paper's table whose printed values belong to these rows
     base_row: str | None  # the row that differences are taken from
     metrics: tuple[str, ...]
@@ -105,8 +110,9 @@ def make_plan(study: Study, *, identify: Callable[[Config], Identity]) -> Plan:
                 trials={seed: trial_id(config, seed=seed, data=data, weights=weights) for seed in study.seeds},
             )
         )
+    same = ("name", "title", "text", "note", "table", "base_row", "metrics", "keep")
     return Plan(
-        **{name: getattr(study, name) for name in ("name", "title", "text", "table", "base_row", "metrics", "keep")},
+        **{name: getattr(study, name) for name in same},
         rows=tuple(study.rows),
         datasets=tuple(study.datasets),
         seeds=study.seeds,

@@ -29,14 +29,19 @@ class Progress:
     Args:
         trials: What is to be done.
         there: How many trials of the studies were there before.
+        to_come: How many more there will be at the most, which a search has not chosen yet.
         console: Where to write; standard output if None.
     """
 
-    def __init__(self, trials: Sequence[Trial], *, there: int, console: Console | None = None) -> None:
+    def __init__(
+        self, trials: Sequence[Trial], *, there: int, to_come: int = 0, console: Console | None = None
+    ) -> None:
         self._console = console or Console(soft_wrap=True, highlight=False)
         self._there = there
         self._left = {trial.trial_id: float(trial.config.train.epochs) for trial in trials}  # epochs
-        self._total = len(self._left) + there
+        self._seen = set(self._left)
+        self._to_come = to_come
+        self._total = len(self._left) + there + to_come
         self._running: dict[str, tuple[Trial, Row]] = {}
         self._endings: Counter[str] = Counter()
         self._refusals: set[str] = set()  # those that were told
@@ -58,6 +63,10 @@ class Progress:
         if not self._running and not self._epochs:
             self._began = time.monotonic()  # what Ray takes to start says nothing of the trials
         self._running[trial.trial_id] = (trial, {})
+        if trial.trial_id not in self._seen:
+            self._seen.add(trial.trial_id)
+            self._left[trial.trial_id] = float(trial.config.train.epochs)
+            self._to_come = max(0, self._to_come - 1)
 
     def epoch(self, trial: Trial, row: Row) -> None:
         """A trial has finished an epoch."""
@@ -95,7 +104,8 @@ class Progress:
     def _time_left(self) -> str:
         if not self._epochs:
             return "starting"
-        seconds = sum(self._left.values()) * (time.monotonic() - self._began) / self._epochs
+        of_each = sum(self._left.values()) / max(len(self._left), 1)
+        seconds = (sum(self._left.values()) + self._to_come * of_each) * (time.monotonic() - self._began) / self._epochs
         return f"about {timedelta(seconds=round(seconds))} left"
 
     def _lines(self) -> list[str]:

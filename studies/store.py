@@ -6,7 +6,8 @@ experiment in three tables is one folder. What holds, whatever is killed and how
 
 1. A trial is in ``trials/`` whole or not at all: it gets there by one rename.
 2. Only one live process works on a trial (`studies.claim`); a dead one's claim is taken over, with its checkpoint.
-3. A finished trial is replaced only by one that holds all it held and more, and only because a study asked for more.
+3. A finished trial is replaced only by one that holds all it held and more, and only because a study asked for more;
+   one that is complete never by one that is not (`studies.trial` sees to that).
 4. Nothing here is needed to read a trial but the files in its folder.
 
 A process that was stopped for minutes (a suspended laptop) and whose claim was taken over meanwhile finds that out when
@@ -23,6 +24,7 @@ from typing import Literal
 
 from studies import claim as claims
 from taghead.errors import InputError
+from taghead.files import remove_leftovers
 from taghead.record import KEPT_FILES, Keep, Record, Status, read_record
 
 Need = Literal["nothing", "train", "evaluate", "again"]
@@ -81,7 +83,7 @@ class Claim:
             aside = self.store.running / f".replaced-{self.trial_id}-{os.getpid()}"
             final.rename(aside)
             self.folder.rename(final)
-            shutil.rmtree(aside)
+            shutil.rmtree(aside, ignore_errors=True)  # another launch may sweep it at the same time
         else:
             self.folder.rename(final)
         claims.clear(final)  # after the move: until then they keep others off
@@ -89,7 +91,7 @@ class Claim:
     def release(self) -> None:
         """Leaves the trial, with its checkpoint, to whoever comes next."""
         if claims.latest(self.folder) == self.attempt:
-            with suppress(OSError):  # a full disk: the claim then ends with this process
+            with suppress(OSError):  # it cannot be written to any more: the claim then ends with this process
                 claims.release(self.folder, self.attempt)
 
     def drop(self) -> None:
@@ -123,7 +125,7 @@ class Store:
         return self.root / "running"
 
     def check_writable(self) -> None:
-        """Refuses a folder that trials could not be written to.
+        """Refuses a folder that trials could not be written to, and tidies one that they can.
 
         Raises:
             InputError: It cannot be made or written to.
@@ -133,11 +135,18 @@ class Store:
                 folder.mkdir(parents=True, exist_ok=True)
             probe = self.running / f".probe-{os.getpid()}"
             probe.write_bytes(b"probe")
-            probe.unlink()
+            probe.unlink(missing_ok=True)
+            self._sweep()
         except OSError as error:
             raise InputError(
                 f"{self.root}: results cannot be written there ({error.strerror}); give another folder with --results."
             ) from None
+
+    def _sweep(self) -> None:
+        """Removes what was set aside, and left there by a process that was killed before it could remove it."""
+        for name in (".probe-*", ".replaced-*", ".forgotten-*"):
+            for path in self.running.glob(name):
+                shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
 
     def read(self, trial_id: str) -> Record | None:
         """The record of a finished trial, or None.
@@ -172,8 +181,13 @@ class Store:
             return "failed", str(error)
         return None if record is None else (record.status, record.error or "")
 
-    def need(self, trial_id: str, keep: Iterable[Keep]) -> Need:
+    def need(self, trial_id: str, keep: Iterable[Keep], *, pruned_counts: bool = False) -> Need:
         """What is left to do so that a trial is there with all that is asked for.
+
+        Args:
+            trial_id: Which trial.
+            keep: What is asked for.
+            pruned_counts: Whether one that a search's pruner stopped early is as good as a whole one.
 
         Returns:
             ``train``; ``nothing``; or, where a finished trial lacks files, ``evaluate`` if its weights were kept and
@@ -183,7 +197,7 @@ class Store:
             InputError: As for `ending`.
         """
         ending = self.ending(trial_id)
-        if ending is None:
+        if ending is None or (ending[0] == "pruned" and not pruned_counts):
             return "train"
         folder = self.trials / trial_id
         missing = [name for name in keep if not (folder / KEPT_FILES[name]).exists()]
@@ -204,7 +218,11 @@ class Store:
             OSError: The folder cannot be written to.
         """
         number = claims.take(self.running / trial_id)
-        return None if number is None else Claim(self, trial_id, number)
+        if number is None:
+            return None
+        for folder in (self.running / trial_id, self.trials / trial_id):  # `evaluate` adds to the second
+            remove_leftovers(folder)
+        return Claim(self, trial_id, number)
 
     def is_running(self, trial_id: str) -> bool:
         """Whether a live process works on a trial."""
@@ -215,4 +233,4 @@ class Store:
         aside = self.running / f".forgotten-{trial_id}-{os.getpid()}"
         aside.parent.mkdir(parents=True, exist_ok=True)
         (self.trials / trial_id).rename(aside)
-        shutil.rmtree(aside)
+        shutil.rmtree(aside, ignore_errors=True)

@@ -1,12 +1,15 @@
 """A study is a table whose cells are experiments: rows (overrides) by data sets (base configs) by seeds.
 
-The paper's Tables 1 to 4 and Figure 3 are values of this type (`studies.catalog`), and so is a user's own study.
+The paper's Tables 1 to 4 and Figure 3 are values of this type (`studies.catalog`), and so is a user's own study. A
+search is a study whose rows a sampler chooses, one after another, from a space.
 """
 
+import itertools
+import math
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
-from typing import Any, Self, get_args
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, Self, get_args
 
 from taghead.config import Config, evolve
 from taghead.errors import InputError, nearest
@@ -14,6 +17,7 @@ from taghead.record import Keep
 
 Rows = Mapping[str, Mapping[str, Any]]
 METRICS = ("top1", "mca")
+BASE = "base"  # the row of a search's table that its winner is compared to
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 
 
@@ -32,6 +36,7 @@ class Study:
         base_row: The row that differences are taken from, or None.
         table: The paper's table whose printed values belong to these rows, or None.
         text: What it is for, and which table or figure of the paper it stands for.
+        note: What its table must say of how its rows were chosen.
 
     Raises:
         InputError: A name, row, data set, seed or override that is not right, and what to do.
@@ -47,6 +52,7 @@ class Study:
     base_row: str | None = None
     table: int | None = None
     text: str = ""
+    note: str = ""
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):
@@ -104,6 +110,201 @@ class Study:
         return replace(self, datasets={name: evolve(base, overrides) for name, base in self.datasets.items()})
 
 
+@dataclass(frozen=True)
+class Choice:
+    """One of some values.
+
+    Attributes:
+        values: Numbers, texts, booleans, None, or tuples of texts.
+        only_if: Keys, with the values of theirs under which this one is searched at all; else it stays as in the base.
+    """
+
+    values: tuple[Any, ...]
+    only_if: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.values or len({text_of(value) for value in self.values}) < len(self.values):
+            raise InputError(f"a choice is between different values, but got {self.values}.")
+
+    def all_values(self) -> tuple[Any, ...]:
+        """All of its values."""
+        return self.values
+
+
+@dataclass(frozen=True)
+class Range:
+    """A number from low to high, both included; a whole one where both ends are whole.
+
+    Attributes:
+        low: The lowest.
+        high: The highest.
+        log: Whether the logarithm is drawn evenly, rather than the number.
+        step: Between two values; None for all of them.
+        only_if: As in `Choice`.
+    """
+
+    low: float
+    high: float
+    log: bool = False
+    step: float | None = None
+    only_if: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.low < self.high or (self.log and (self.low <= 0 or self.step)):
+            raise InputError(f"0 < low < high and no step must hold for log, else low < high, but got {self}.")
+
+    @property
+    def whole(self) -> bool:
+        """Whether its values are whole numbers."""
+        return isinstance(self.low, int) and isinstance(self.high, int) and isinstance(self.step or 1, int)
+
+    def all_values(self) -> tuple[float, ...] | None:
+        """All of its values, or None where they have no end."""
+        if self.step is None and not self.whole:
+            return None
+        step = self.step or 1
+        count = math.floor((self.high - self.low) / step + 1e-9) + 1
+        return tuple(self.low + number * step for number in range(count))
+
+
+Space = Mapping[str, Choice | Range]
+OBJECTIVES: Mapping[str, Literal["maximize", "minimize"]] = {
+    "val_top1": "maximize",
+    "val_mca": "maximize",
+    "top1": "maximize",
+    "mca": "maximize",
+    "multiply_adds": "minimize",
+    "parameters": "minimize",
+}
+SAMPLERS = ("tpe", "random", "grid", "nsga2")
+PRUNERS = ("median", "successive_halving")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Search:
+    """A study whose rows a sampler (Optuna's) chooses one after another, by what came out of those before.
+
+    Candidate k is a function of the search's seed and of what came of the candidates up to k - ``ahead``, whatever
+    finished first and however often the search was interrupted. Its winner is run again over fresh seeds, beside the
+    base, before a table shows it: a score that was picked because it is high is too high.
+
+    Attributes:
+        name: As in `Study`.
+        title: One line, for people.
+        space: What is searched, by dotted key. A key that another's ``only_if`` names comes before that one.
+        datasets: The base of the one data set, by its label.
+        num_trials: How many different candidates are tried.
+        objectives: One or more of `OBJECTIVES`: the score of the last epoch on the validation split (``val_...``) or on
+            the test split, which makes it flattering, or a count of the model. Several give a Pareto front.
+        sampler: One of `SAMPLERS`.
+        sampler_options: For Optuna's sampler, as ``{"n_startup_trials": 5}``.
+        pruner: One of `PRUNERS`, which stops candidates early by the first objective; None stops none.
+        pruner_options: For Optuna's pruner.
+        seed: Of the sampler.
+        seeds: Of each candidate's trials; an objective is the mean over them.
+        final_seeds: How many other seeds the winner and the base are run with in the end.
+        while_searching: What is changed for candidates only, as ``{"train.epochs": 10}``.
+        holdout: The share of the training clips that is validation while searching, where the data set has none.
+        ahead: So many candidates may be proposed before the results of the first of them are known: the most that run
+            at once.
+        keep: What is kept of the final trials, as in `Study`.
+        metrics: What the final table shows.
+        text: What it is for.
+
+    Raises:
+        InputError: Something that is not right, and what to do.
+    """
+
+    name: str
+    title: str
+    space: Space
+    datasets: Mapping[str, Config]
+    num_trials: int = 30
+    objectives: tuple[str, ...] = ("val_top1",)
+    sampler: str = "tpe"
+    sampler_options: Mapping[str, Any] = field(default_factory=dict)
+    pruner: str | None = None
+    pruner_options: Mapping[str, Any] = field(default_factory=dict)
+    seed: int = 0
+    seeds: tuple[int, ...] = (0,)
+    final_seeds: int = 3
+    while_searching: Mapping[str, Any] = field(default_factory=dict)
+    holdout: float = 0.2
+    ahead: int = 4
+    keep: tuple[Keep, ...] = ()
+    metrics: tuple[str, ...] = METRICS
+    text: str = ""
+
+    def __post_init__(self) -> None:
+        self.study({BASE: {}})  # checks what it shares with a study
+        _check_known(self.name, "objective", self.objectives, OBJECTIVES)
+        _check_known(self.name, "sampler", [self.sampler], SAMPLERS)
+        _check_known(self.name, "pruner", [self.pruner] if self.pruner else [], PRUNERS)
+        for what in ("space", "objectives", "seeds"):
+            if not getattr(self, what):
+                raise InputError(f"search {self.name}: {what} must not be empty.")
+        if len(self.datasets) > 1:
+            raise InputError(f"search {self.name}: a search has one data set, but got {', '.join(self.datasets)}.")
+        for what in ("num_trials", "final_seeds", "ahead"):
+            if not isinstance(value := getattr(self, what), int) or value < 1:
+                raise InputError(f"search {self.name}: {what} must be a whole number >= 1, but got {value!r}.")
+        self._check_pruner()
+        self._check_space()
+
+    def _check_pruner(self) -> None:
+        one = len(self.objectives) == len(self.seeds) == 1 and self.objectives[0].startswith("val_")
+        if self.pruner and not one:
+            raise InputError(
+                f"search {self.name}: a pruner needs one seed and one objective that each epoch has, val_top1 or "
+                f"val_mca, but got {self.objectives} and seeds {self.seeds}."
+            )
+
+    def _check_space(self) -> None:
+        for number, (key, one) in enumerate(self.space.items()):
+            for other in one.only_if:
+                if other in self.space and other not in list(self.space)[:number]:
+                    raise InputError(f"search {self.name}: {other} must come before {key}, whose only_if names it.")
+            if self.sampler == "grid" and one.all_values() is None:
+                raise InputError(f"search {self.name}: a grid needs a step in the range of {key}.")
+            for value in one.values if isinstance(one, Choice) else (one.low, one.high):
+                try:
+                    evolve(self.base, {**self.while_searching, key: value})
+                except InputError as error:
+                    if str(error).startswith((f"{key}:", "unknown key")):  # else another key of the space may mend it
+                        raise InputError(f"search {self.name}: {error}") from None
+
+    @property
+    def base(self) -> Config:
+        """What it starts from."""
+        return next(iter(self.datasets.values()))
+
+    def study(self, rows: Rows, *, note: str = "") -> Study:
+        """The table that it ends in: some rows over seeds that no candidate was chosen by.
+
+        Args:
+            rows: The base and the winners.
+            note: What is to be said of how they were chosen.
+        """
+        fresh = (seed for seed in itertools.count() if seed not in self.seeds)
+        return Study(
+            **{name: getattr(self, name) for name in ("name", "title", "datasets", "keep", "metrics", "text")},
+            rows=rows,
+            seeds=tuple(itertools.islice(fresh, self.final_seeds)),
+            base_row=BASE,
+            note=note,
+        )
+
+    def override(self, overrides: Mapping[str, Any]) -> Self:
+        """The same search on a base that differs in some dotted keys, which are no longer searched.
+
+        Raises:
+            InputError: As `Study.override`, or nothing is left to be searched.
+        """
+        space = {key: one for key, one in self.space.items() if key not in overrides}
+        datasets = {name: evolve(base, overrides) for name, base in self.datasets.items()}
+        return replace(self, space=space, datasets=datasets)
+
+
 def axis(key: str, values: Iterable[Any], *, label: str | None = None) -> dict[str, dict[str, Any]]:
     """Rows that differ in one key: ``axis("head.alpha", [0.1, 0.2])`` has the rows ``alpha 0.1`` and ``alpha 0.2``.
 
@@ -113,7 +314,7 @@ def axis(key: str, values: Iterable[Any], *, label: str | None = None) -> dict[s
         label: What the labels begin with; the key's last word if None.
     """
     name = key.rpartition(".")[2] if label is None else label
-    return {f"{name} {_text(value)}": {key: value} for value in values}
+    return {f"{name} {text_of(value)}": {key: value} for value in values}
 
 
 def product(*axes: Rows) -> dict[str, dict[str, Any]]:
@@ -131,7 +332,39 @@ def product(*axes: Rows) -> dict[str, dict[str, Any]]:
     return rows
 
 
-def _text(value: Any) -> str:
+def leave_one_out(base: Mapping[str, Any], components: Rows, *, label: str = "Full") -> dict[str, dict[str, Any]]:
+    """The whole model, and one row for each component that goes without it: ``Full``, ``without TAT``, ...
+
+    Args:
+        base: Overrides of the whole model's row; none for the data sets' own configs.
+        components: What switches each one off, by its name.
+        label: The whole model's row.
+
+    Raises:
+        InputError: No components, one that changes nothing of the base, two that change the same, or a clash of labels.
+    """
+    if not components:
+        raise InputError("leave_one_out needs components, but got none: give what switches each one off, by its name.")
+    rows = {label: dict(base)}
+    for name, off in components.items():
+        row, without = {**base, **off}, f"without {name}"
+        if row == dict(base):
+            has = f"{_assignments(off)} is what row {label!r} has"
+            raise InputError(f"component {name!r} changes nothing: {has}; give what switches it off, or leave it out.")
+        if without in rows:
+            raise InputError(f"two rows would be called {without!r}: give the base another label.")
+        if same := [other for other, values in rows.items() if values == row]:
+            raise InputError(f"rows {same[0]!r} and {without!r} would be one, by {_assignments(off)}: leave one out.")
+        rows[without] = row
+    return rows
+
+
+def _assignments(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key}={text_of(value)}" for key, value in values.items()) or "no override"
+
+
+def text_of(value: Any) -> str:
+    """How a value is written in a label: several names joined by ``+``, an empty tuple as ``none``."""
     if isinstance(value, tuple | list):
         return "+".join(str(part) for part in value) or "none"
     return str(value)

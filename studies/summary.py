@@ -3,13 +3,17 @@
 import csv
 import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+from studies import estimate, footprint
+from studies.candidates import Result, SearchState, in_words, result_of, winners
 from studies.feed import trials_of
 from studies.launch import count
 from studies.plan import Plan
 from studies.store import Store
+from studies.study import Search
 from studies.trial import FINAL, Outcome, Trial
 
 STATES = {
@@ -33,6 +37,49 @@ def show_plan(plan: Plan, trials: Sequence[Trial], store: Store) -> None:
         print(f"  {number:5} {STATES[state]}")
 
 
+def show_costs(
+    todo: Sequence[Trial],
+    store: Store,
+    machines: Mapping[str, Any],
+    *,
+    device: str,
+    threads: int,
+    slots: int | None,
+    cache: Path | None = None,
+    auto_gpus: bool = False,
+) -> None:
+    """Prints how long the trials that are left will take, and the disk; says before it measures anything.
+
+    Args:
+        todo: Trials with something left to do; with none, nothing is printed.
+        store: Where they will be.
+        machines: By data set: where it lies (`taghead.run.Machine`).
+        device: Of the trials.
+        threads: Of a trial.
+        slots: How many trials run at once (`studies.estimate.slots`), with ``auto_gpus`` as if none took a GPU; None
+            where that is a cluster's to say.
+        cache: The folder for decoded frames, if there will be one.
+        auto_gpus: Whether to measure what share of a GPU each trial takes, which then says how many run at once.
+    """
+    if not todo:
+        return
+    probe, clips = estimate.measure(device, threads), estimate.count_clips(machines)
+    if auto_gpus:
+        shares = footprint.measured_shares(todo, clips=clips, probe=probe).values()
+        print(f"  gpus: each trial takes {_range(shares)} of a GPU, by the memory of one training step")
+        room: dict[str, Any] = {"workers": None, "total_cpus": None, "num_gpus": None, "address": None}
+        slots = min(estimate.slots(threads=threads, gpus=max(shares), **room) or 1, slots or len(todo))
+    where: dict[str, Any] = {"store": store, "clips": clips, "slots": slots}
+    print(f"  {estimate.hours(todo, **where, device=device, threads=threads, probe=probe)}")
+    for line in footprint.disk(todo, **where, cache=cache).lines():
+        print(f"  {line}")
+
+
+def _range(shares: Collection[float]) -> str:
+    least, most = min(shares), max(shares)
+    return f"{most:.2g}" if least == most else f"{least:.2g} to {most:.2g}"
+
+
 def show_status(plan: Plan, store: Store) -> None:
     """Prints where a launched study stands, with the epoch of what runs and the errors of what failed."""
     trials = trials_of([plan])
@@ -40,7 +87,8 @@ def show_status(plan: Plan, store: Store) -> None:
     print(f"{plan.name}: {len(trials)} trials: {states}")
     for trial in trials:
         if store.is_running(trial.trial_id):
-            print(f"  running  {trial.label}: {_last_epoch(store.running / trial.trial_id, trial)}")
+            epoch = last_epoch(store.running / trial.trial_id, of=trial.config.train.epochs)
+            print(f"  running  {trial.label}: {epoch}")
     _show_failures([plan], store)
 
 
@@ -71,6 +119,60 @@ def show_end(plans: Sequence[Plan], trials: Sequence[Trial], outcomes: Mapping[s
     return 0 if complete and not open_ else 1
 
 
+def show_search_plan(search: Search, state: SearchState, store: Store) -> None:
+    """Prints what a launch of a search would do."""
+    print(
+        f"{search.name}: {search.title}; {search.num_trials} candidates over {len(search.space)} keys by "
+        f"{search.sampler}, x {len(search.seeds)} seeds; then base and winner x {search.final_seeds} seeds"
+    )
+    states = Counter[str](result_of(state, one, store).state for one in state.candidates if one.is_new)
+    states["not chosen yet"] = search.num_trials - state.num_new
+    for word, number in states.items():
+        print(f"  {number:5} {word}")
+
+
+def show_search(state: SearchState, results: Sequence[Result], store: Store, *, stopped: str | None = None) -> int:
+    """Prints what came of a search's candidates, and the best of them.
+
+    Args:
+        state: The search.
+        results: Of each candidate.
+        store: Where the trials are.
+        stopped: Why no more candidates are chosen, where something is in the way.
+
+    Returns:
+        The exit status: 0 where there is a winner and nothing is left; 2 where the user can mend what is in the way;
+        else 1.
+    """
+    new = [(one, result) for one, result in zip(state.candidates, results, strict=True) if one.is_new]
+    told = Counter("failed" if result.state == "fail" else result.state for _, result in new)
+    words = [f"{number} {name}" for name, number in told.items()]
+    words += [f"{len(state.candidates) - len(new)} more were repeats, or no valid experiments"] * (
+        len(new) < len(state.candidates)
+    )
+    print(f"{state.name}: {len(new)} of {state.num_trials} candidates: {', '.join(words)}")
+    for reason, number in Counter(result.reason for _, result in new if result.state == "fail").items():
+        print(f"  failed   {number} x {reason}")
+    best = winners(state, results)
+    for one in best:
+        print(f"  best     candidate {one.number}: {in_words(state, one, results[one.number])}")
+    if stopped:
+        print(f"error: {stopped}", file=sys.stderr)
+        return 2
+    if not best:
+        print(f"  no candidate of {state.name} is complete, so that there is no winner")
+    return 0 if best and not told["open"] else 1
+
+
+def show_search_status(state: SearchState, store: Store) -> None:
+    """Prints where a launched search stands, with what runs."""
+    show_search(state, [result_of(state, one, store) for one in state.candidates], store)
+    for one in state.candidates:
+        for seed, trial_id in one.trials.items():
+            if one.is_new and store.is_running(trial_id):
+                print(f"  running  candidate {one.number}, seed {seed}: {last_epoch(store.running / trial_id)}")
+
+
 def _show_failures(plans: Sequence[Plan], store: Store) -> None:
     for trial in trials_of(plans):
         status, error = store.ending(trial.trial_id) or ("", "")
@@ -83,7 +185,13 @@ def _show_failures(plans: Sequence[Plan], store: Store) -> None:
             print(f"to run them again: taghead-studies retry {plan.name}{diverged} --results {_short(store.root)}")
 
 
-def _last_epoch(folder: Path, trial: Trial) -> str:
+def last_epoch(folder: Path, *, of: int | None = None) -> str:
+    """How far a running trial is, by its history.
+
+    Args:
+        folder: The trial's.
+        of: How many epochs it will have.
+    """
     try:
         with (folder / "history.csv").open(newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
@@ -92,7 +200,7 @@ def _last_epoch(folder: Path, trial: Trial) -> str:
     if not rows:
         return "in its first epoch"
     last = rows[-1]
-    return f"epoch {last['epoch']}/{trial.config.train.epochs}, loss {float(last['loss']):.3f}"
+    return f"epoch {last['epoch']}{f'/{of}' if of else ''}, loss {float(last['loss']):.3f}"
 
 
 def _in_order(states: Counter[str]) -> list[tuple[str, int]]:

@@ -4,6 +4,7 @@
 """
 
 import errno
+import os
 import traceback
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -13,16 +14,25 @@ from pathlib import Path
 from platform import python_version
 from typing import Any, Literal, Protocol
 
+from studies import deadline
 from studies.store import Claim, LostClaimError, Store
 from taghead.config import Config
 from taghead.errors import InputError
-from taghead.record import DataFacts, Keep, MachineFacts, Record, code_commit, write_record
+from taghead.files import write_text
+from taghead.record import DataFacts, Keep, MachineFacts, Record, Status, code_commit, read_record, write_record
 
 Row = Mapping[str, Any]  # what an epoch reports: epoch, epochs, loss, ...
 Ending = Literal["complete", "pruned", "diverged", "failed", "refused", "interrupted", "lost", "taken", "full"]
 FINAL: frozenset[Ending] = frozenset(("complete", "pruned", "diverged", "failed"))
-_NO_DEVICE = ("can't allocate memory", "not compiled with CUDA", "CUDA error", "No CUDA GPUs")
+OUT_OF_MEMORY = "out of memory"  # what the message of such an outcome begins with
+_NO_MEMORY = "can't allocate memory"  # torch, on the CPU
+_NO_DEVICE = ("not compiled with CUDA", "CUDA error", "No CUDA GPUs")
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+_NOT_OURS = (errno.EACCES, errno.EPERM)  # in the results folder: its modes were changed
+
+
+class PrunedError(Exception):
+    """The feed stops this trial before its end; raised where an epoch is told."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +47,7 @@ class Trial:
         data: The fingerprint of its clips.
         synthetic: Whether those were generated.
         label: For people: study, row, data set, seed of one of the cells that it belongs to.
+        pruned_counts: Whether it may be stopped early, or may have been: so in a search with a pruner, never in a grid.
     """
 
     trial_id: str
@@ -46,6 +57,7 @@ class Trial:
     data: str
     synthetic: bool
     label: str
+    pruned_counts: bool = False
 
 
 @dataclass(frozen=True)
@@ -63,6 +75,11 @@ class Outcome:
     ending: Ending
     message: str = ""
     metrics: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def out_of_memory(self) -> bool:
+        """Whether it ended for want of memory, of the host or of a GPU, which others may free."""
+        return self.ending in ("lost", "interrupted") and self.message.startswith(OUT_OF_MEMORY)
 
 
 class Machine(Protocol):
@@ -111,12 +128,15 @@ class Work:
         machines: Where a trial runs, by data set.
         run: `taghead.run.run`, or another function of that shape.
         complete: `taghead.run.complete`, likewise.
+        timeout: Seconds that one attempt at a trial may take before its process ends itself; whoever takes the trial
+            over then records it as failed. None: as many as it likes.
     """
 
     root: Path
     machines: Mapping[str, Any]
     run: RunFunction
     complete: CompleteFunction
+    timeout: float | None = None
 
     def __call__(self, trial: Trial, on_epoch: Callable[[Row], None]) -> Outcome:
         """Does one trial.
@@ -129,55 +149,94 @@ class Work:
             What became of it; only what stops the process itself is raised.
         """
         store, claim = Store(self.root), None
+        if not self.root.is_dir():
+            return self._gone()
         try:
             claim = store.claim(trial.trial_id)
             if claim is None:
                 return Outcome("taken")
             with claim.alive():
-                return self._claimed(store, claim, trial, on_epoch)
+                return self._claimed(store, claim, trial, lambda row: on_epoch(_plain(row)))
         except LostClaimError:
             return Outcome("taken")
         except Exception as error:
             if isinstance(error, InputError) and claim and not (claim.folder / "checkpoint.pt").exists():
                 claim.drop()  # nothing was begun
-            return _not_final(error)
+            return _not_final(error, self.root) if self.root.is_dir() else self._gone()
         finally:
             if claim is not None:
                 claim.release()
 
+    def _gone(self) -> Outcome:
+        return Outcome(
+            "full",
+            f"{self.root}: the results folder was moved or removed while the study ran; "
+            "launch it again with --results where the folder is now.",
+        )
+
     def _claimed(self, store: Store, claim: Claim, trial: Trial, on_epoch: Callable[[Row], None]) -> Outcome:
         if claim.is_done():  # its process died between the record and the move
-            (claim.folder / "checkpoint.pt").unlink(missing_ok=True)
-            claim.finish()
-            return self(trial, on_epoch)  # which sees whether it holds all that is asked for
+            for name in ("checkpoint.pt", deadline.NOTE):
+                (claim.folder / name).unlink(missing_ok=True)
+            outcome = _finish(claim)
+            return self(trial, on_epoch) if outcome.ending in FINAL else outcome  # does it hold all that is asked for?
         if (claim.folder / "record.json").exists():
             claim.clear()
-        need = store.need(trial.trial_id, trial.keep)
-        machine = self.machines[trial.config.data.dataset]
+        need = store.need(trial.trial_id, trial.keep, pruned_counts=trial.pruned_counts)
+        if over := deadline.passed(claim.folder):
+            return self._out_of_time(claim, trial, *over)
         if need in ("train", "again"):
-            self._train(claim, trial, machine, on_epoch)
-            claim.finish()
-        else:
-            if need == "evaluate":
-                self.complete(store.trials / trial.trial_id, machine=machine, keep=sorted(trial.keep))
-            claim.drop()
+            self._train(claim, trial, on_epoch)
+            return _finish(claim)
+        if need == "evaluate":
+            with deadline.limit(claim.folder, self.timeout):
+                place = self.machines[trial.config.data.dataset]
+                self.complete(store.trials / trial.trial_id, machine=place, keep=sorted(trial.keep))
+        claim.drop()
         return _told(store.read(trial.trial_id))
 
-    def _train(self, claim: Claim, trial: Trial, machine: Machine, on_epoch: Callable[[Row], None]) -> None:
+    def _train(self, claim: Claim, trial: Trial, on_epoch: Callable[[Row], None]) -> None:
         keep = sorted(trial.keep | claim.store.kept(trial.trial_id))
+        machine = self.machines[trial.config.data.dataset]
         run = partial(self.run, trial.config, seed=trial.seed, machine=machine, folder=claim.folder, keep=keep)
         try:
-            record = run(on_epoch=on_epoch, attempt=claim.attempt, expect=trial.trial_id)
+            with deadline.limit(claim.folder, self.timeout):
+                record = run(on_epoch=on_epoch, attempt=claim.attempt, expect=trial.trial_id)
             if record.trial_id != trial.trial_id:  # changed between the check and the reading
                 claim.clear()
                 raise InputError("the clips or the weights have changed since the study was planned; launch it again.")
+        except PrunedError:
+            self._record(claim, trial, "pruned")
         except (InputError, MemoryError, OSError):
             raise
         except Exception as error:
             if _is_the_machines(error):
                 raise
-            (claim.folder / "traceback.txt").write_text(traceback.format_exc(), encoding="utf-8")
-            write_record(_failed(trial, machine, attempt=claim.attempt, error=error), claim.folder)
+            write_text(claim.folder / "traceback.txt", traceback.format_exc())
+            self._record(claim, trial, "failed", error=_line(error))
+
+    def _out_of_time(self, claim: Claim, trial: Trial, error: str, frames: str) -> Outcome:
+        """Tells of the process before, which ended itself."""
+        write_text(claim.folder / "traceback.txt", frames)
+        self._record(claim, trial, "failed", error=error)
+        (claim.folder / deadline.NOTE).unlink()
+        return _finish(claim)
+
+    def _record(self, claim: Claim, trial: Trial, status: Status, *, error: str | None = None) -> None:
+        """Records an end without scores; such a trial is not gone on with, so that it needs no checkpoint."""
+        write_record(_scoreless(trial, claim, self.machines[trial.config.data.dataset], status, error), claim.folder)
+        (claim.folder / "checkpoint.pt").unlink(missing_ok=True)
+
+
+def _finish(claim: Claim) -> Outcome:
+    """Moves a trial that has its record to the finished ones, unless one that is complete would be lost by that."""
+    record, before = read_record(claim.folder), claim.store.ending(claim.trial_id)
+    if before and before[0] == "complete" and record.status != "complete":
+        claim.drop()
+        said = f"{record.status}: {record.error}" if record.error else record.status
+        return Outcome("interrupted", f"run again for what is kept, it ended as {said}; what was complete stays")
+    claim.finish()
+    return _told(record)
 
 
 def _told(record: Record | None) -> Outcome:
@@ -186,12 +245,12 @@ def _told(record: Record | None) -> Outcome:
     return Outcome(record.status, record.error or "", dict(record.metrics))
 
 
-def _failed(trial: Trial, machine: Machine, *, attempt: int, error: Exception) -> Record:
+def _scoreless(trial: Trial, claim: Claim, machine: Machine, status: Status, error: str | None) -> Record:
     return Record(
         trial_id=trial.trial_id,
         seed=trial.seed,
-        status="failed",
-        error=_line(error),
+        status=status,
+        error=error,
         config=trial.config,
         data=DataFacts(
             dataset=trial.config.data.dataset,
@@ -202,26 +261,60 @@ def _failed(trial: Trial, machine: Machine, *, attempt: int, error: Exception) -
             num_val=0,
             num_test=0,
         ),
+        epoch=_epochs_done(claim.folder),
         machine=MachineFacts(
             device=machine.device, threads=machine.threads, python=python_version(), torch=version("torch")
         ),
         commit=code_commit(),
-        attempt=attempt,
+        attempt=claim.attempt,
     )
 
 
-def _not_final(error: Exception) -> Outcome:
+def _epochs_done(folder: Path) -> int:
+    try:
+        return len((folder / "history.csv").read_text(encoding="utf-8").splitlines()) - 1
+    except FileNotFoundError:
+        return 0
+
+
+def _plain(row: Row) -> Row:
+    """A row of Python's own numbers, whatever numpy or torch scalars it was made of."""
+    return {name: value.item() if hasattr(value, "item") else value for name, value in row.items()}
+
+
+def _not_final(error: Exception, root: Path) -> Outcome:
     if isinstance(error, InputError):
         return Outcome("refused", str(error))
-    if isinstance(error, OSError) and error.errno in _NO_ROOM:
-        return Outcome("full", f"{error.filename or 'the results folder'}: {error.strerror}")
-    return Outcome("interrupted", _line(error))
+    if cause := _cannot_write(error, root):
+        return Outcome("full", cause)
+    line = _line(error)
+    return Outcome("interrupted", f"{OUT_OF_MEMORY}: {line}" if _is_out_of_memory(error) else line)
+
+
+def _cannot_write(error: Exception, root: Path) -> str | None:
+    """Why nothing more can be written to the results folder, where an error tells that."""
+    where = "the results folder"
+    if isinstance(error, OSError):
+        within = str(root) in str(error.filename)
+        if error.errno in _NO_ROOM or (error.errno in _NOT_OURS and within):
+            return f"{error.filename or where}: {error.strerror}"
+    full = os.strerror(errno.ENOSPC)
+    return f"{where}: {full}" if full in str(error) else None  # safetensors has an error of its own
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    return isinstance(error, MemoryError) or "OutOfMemoryError" in _kinds(error) or _NO_MEMORY in str(error)
 
 
 def _is_the_machines(error: Exception) -> bool:
-    """Out of memory, or a device that is gone or never was: told by name, since this file loads no torch."""
-    kinds = {kind.__name__ for kind in type(error).__mro__}
-    return bool(kinds & {"OutOfMemoryError", "AcceleratorError"}) or any(text in str(error) for text in _NO_DEVICE)
+    """Out of memory or of room, a device that is gone or never was, or Ray's own trouble while an epoch is told."""
+    known = _is_out_of_memory(error) or "AcceleratorError" in _kinds(error) or type(error).__module__.startswith("ray.")
+    return known or any(text in str(error) for text in (*_NO_DEVICE, os.strerror(errno.ENOSPC)))
+
+
+def _kinds(error: Exception) -> set[str]:
+    """The names of an error's classes, since this file loads no torch."""
+    return {kind.__name__ for kind in type(error).__mro__}
 
 
 def _line(error: Exception) -> str:

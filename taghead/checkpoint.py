@@ -40,9 +40,17 @@ class TrainState:
 
 
 def save_state(state: TrainState, path: Path) -> None:
-    """Writes the state whole: a process that dies while writing leaves the one before."""
+    """Writes the state whole: a process that dies while writing leaves the one before.
+
+    Raises:
+        OSError: The disk is full, or cannot be written to.
+    """
     with written_whole(path) as beside:
-        torch.save(asdict(state), beside)
+        try:
+            with beside.open("wb") as file:  # a path torch would open itself, and hide why it cannot write
+                torch.save(asdict(state), file)
+        except RuntimeError as error:
+            raise (error.__context__ if isinstance(error.__context__, OSError) else error) from None
 
 
 def load_state(path: Path) -> TrainState | None:

@@ -37,6 +37,8 @@ class DataConfig(Value):
     flip: Fraction = 0.5  # the probability of a horizontal flip in training
     mean: Triple | None = None  # of the colours in 0..1; None: what the backbone's weights were trained with
     std: Triple | None = None
+    # the share of each class's training clips that becomes the validation split, where the data set has none
+    holdout: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
     @model_validator(mode="after")
     def _crop_fits(self) -> Self:
@@ -79,6 +81,7 @@ class HeadConfig(Value):
     positional_encoding: bool = True
     position_init: Literal["zeros", "normal"] = "zeros"
     num_layers: Annotated[int, Field(ge=0)] = 2  # 0: no encoder
+    encoder: Literal["attention", "mlp"] = "attention"  # mlp: the control without it, of as many parameters
     num_heads: Positive = 8
     ffn_dim: Positive = 1024
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
@@ -89,6 +92,8 @@ class HeadConfig(Value):
     alpha: Fraction = 0.1
     k_prop: Annotated[int, Field(ge=0)] = 10
     edge_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    rewiring: Annotated[int, Field(ge=0)] | None = None  # the seed of a control graph of the same degrees
+    propagation: Literal["closed_form", "step_by_step"] = "closed_form"
     readout: Literal["mean", "norm_mean", "max", "attention"] = "mean"
     classifier_norm: bool = False
 
@@ -127,7 +132,8 @@ class Config(Value):
             return self  # what it takes is known only once it is built
         check_input(self.model.backbone, self.data.num_frames, self.data.crop_size)
         channels = self.head.width or BACKBONES[self.model.backbone].channels
-        if self.model.head == "tag" and self.head.num_layers and channels % self.head.num_heads:
+        attends = self.model.head == "tag" and self.head.num_layers and self.head.encoder == "attention"
+        if attends and channels % self.head.num_heads:
             raise ValueError(
                 f"head.num_heads must divide the {channels} channels of the tokens, but got {self.head.num_heads}"
             )
@@ -269,11 +275,15 @@ def _unread(config: Config) -> Iterable[str]:
     if not head.positional_encoding:
         yield "head.position_init"
     if head.num_layers == 0:
-        yield from (f"head.{name}" for name in ("num_heads", "ffn_dim", "dropout", "norm_first", "activation"))
+        yield from (f"head.{name}" for name in ("encoder", "ffn_dim", "dropout", "norm_first", "activation"))
+    if head.num_layers == 0 or head.encoder == "mlp":
+        yield "head.num_heads"
     if not head.edges:
         yield "head.k_prop"
     if not head.edges or head.k_prop == 0:
-        yield from ("head.alpha", "head.edge_dropout")
+        yield from (f"head.{name}" for name in ("alpha", "edge_dropout", "rewiring", "propagation"))
+    if head.rewiring is not None and head.readout != "mean":
+        yield "head.propagation"  # the control graph is then propagated step by step anyway
     if len(head.edges) < 2 or head.k_prop == 0:
         yield "head.edge_combination"
 

@@ -29,7 +29,7 @@ The paper's blockdiag(M_intra, M_temp) is read in two ways. ``union``: the edges
 ``block``: a graph for each kind, each with its own self-loops and degrees, propagated apart; the mean of the results.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
 from numbers import Integral
@@ -134,18 +134,43 @@ def propagate_reference(
     Raises:
         InputError: As `propagate`.
     """
-    check_propagation(alpha=alpha, k_prop=k_prop, edge_dropout=edge_dropout)
     parts = split_edges(edges, edge_combination=edge_combination)
+    grid, dtype = _grid(tokens), _compute_dtype(tokens)
+    matrices = [adjacency(grid, edges=part, dtype=dtype, device=tokens.device) for part in parts]
+    return appnp(tokens, matrices, alpha=alpha, k_prop=k_prop, edge_dropout=edge_dropout)
+
+
+def appnp(
+    tokens: Float[Tensor, "B T P C"],
+    matrices: Sequence[Float[Tensor, "N N"]],
+    *,
+    alpha: float,
+    k_prop: int,
+    edge_dropout: float = 0.0,
+) -> Float[Tensor, "B T P C"]:
+    """Eq. 2 on any normalised adjacency, step by step; on several, apart, and the mean of the results.
+
+    Args:
+        tokens: H0, of any floating type, on any device. Half precisions are computed in float32.
+        matrices: One a graph, symmetric, on the device of ``tokens``.
+        alpha: The teleport probability, 0 to 1.
+        k_prop: K_prop, the number of steps.
+        edge_dropout: As in `propagate`.
+
+    Raises:
+        InputError: alpha, k_prop or edge_dropout out of range.
+    """
+    check_propagation(alpha=alpha, k_prop=k_prop, edge_dropout=edge_dropout)
     dtype = _compute_dtype(tokens)
     total = torch.zeros_like(tokens, dtype=dtype)
     with _full_precision(tokens.device):
-        for part in parts:
-            matrix = adjacency(_grid(tokens), edges=part, dtype=dtype, device=tokens.device)
+        for matrix in matrices:
+            matrix = matrix.to(dtype)
             h = h0 = tokens.to(dtype).flatten(1, 2)
             for _ in range(k_prop):
                 adjacency_of_step = _drop_edges(matrix, edge_dropout, len(tokens)) if edge_dropout else matrix
                 h = (1 - alpha) * (adjacency_of_step @ h) + alpha * h0
-            total = total + h.view_as(tokens) / len(parts)
+            total = total + h.view_as(tokens) / len(matrices)
     return total.to(tokens.dtype)
 
 

@@ -7,6 +7,7 @@ Legend: B clips, T time steps, H rows, W columns, P = H*W sites, N = T*P nodes (
 """
 
 from collections.abc import Collection
+from copy import deepcopy
 from typing import Any
 
 import torch
@@ -15,10 +16,13 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate, linear, scaled_dot_product_attention
 
 from taghead.errors import InputError, nearest
-from taghead.graph import EDGES, check_propagation, frame_weights, propagate, propagated_mean
+from taghead.graph import EDGES, check_propagation, frame_weights, propagate, propagate_reference, propagated_mean
+from taghead.rewiring import propagate_rewired, rewired_mean, rewired_weights
 
 READOUTS = ("mean", "norm_mean", "max", "attention")
 ACTIVATIONS = ("relu", "gelu")
+ENCODERS = ("attention", "mlp")
+PROPAGATIONS = ("closed_form", "step_by_step")
 POSITION_INITS = ("zeros", "normal")
 
 
@@ -95,7 +99,13 @@ class TAGHead(nn.Module):
     Parameters start as PyTorch's layers do, drawn from torch's global generator in this order: classifier, projection,
     encoder, positional encoding. Graph and readout draw nothing. So at one seed heads that differ in graph or readout
     start with the same values, and leaving out encoder or positional encoding leaves the classifier as it was. The
-    layers of the encoder start as copies of one another, as PyTorch's and the released code's do.
+    layers of the encoder start as copies of one another, as PyTorch's and the released code's do. A layer draws
+    attention, feed-forward part and, where it has one, the MLP that attention is replaced by: so with ``mlp`` only a
+    ``normal`` positional encoding and that MLP start with other values.
+
+    Three controls tell what a part is good for beside its size: ``encoder="mlp"`` (no token sees another before the
+    graph), ``rewiring`` (any other graph of the same degrees) and ``propagation="step_by_step"`` (under the mean
+    readout the closed form is T fixed numbers in place of the graph; this one multiplies with the adjacency).
 
     Args:
         channels: C of the tokens that come in.
@@ -105,6 +115,8 @@ class TAGHead(nn.Module):
         positional_encoding: Whether to add a learnable vector to each token.
         position_init: ``zeros``, or ``normal`` for a standard normal one.
         num_layers: Of the encoder; 0 for no encoder.
+        encoder: ``attention`` (the paper); or ``mlp``: in each layer an MLP of hidden width 2D on each token alone
+            takes the place of attention. Of D channels it has 4D^2 + 3D parameters, and attention 4D^2 + 4D.
         num_heads: Of its attention.
         ffn_dim: Width of its feed-forward part.
         dropout: In the encoder: on attention, inside and after the feed-forward part.
@@ -115,6 +127,9 @@ class TAGHead(nn.Module):
         alpha: The teleport probability of APPNP, 0 to 1.
         k_prop: APPNP's number of steps.
         edge_dropout: In training, the probability with which each step drops an edge; see `taghead.graph.propagate`.
+        rewiring: The seed of a random graph of the same degrees, see `taghead.rewiring`; None for the token graph.
+        propagation: ``closed_form``, or ``step_by_step`` for Eq. 2 as it stands: the same up to rounding, and slower.
+            The control graph has a closed form under the mean readout only.
         readout: ``mean`` over the nodes (Eq. 3), ``norm_mean`` (each node is normalised first), ``max``, or
             ``attention`` (one learned query, which starts at zero and so as the mean).
         classifier_norm: Whether the pooled vector is normalised before the linear map.
@@ -133,6 +148,7 @@ class TAGHead(nn.Module):
         positional_encoding: bool = True,
         position_init: str = "zeros",
         num_layers: int = 2,
+        encoder: str = "attention",
         num_heads: int = 8,
         ffn_dim: int = 1024,
         dropout: float = 0.0,
@@ -143,6 +159,8 @@ class TAGHead(nn.Module):
         alpha: float = 0.1,
         k_prop: int = 10,
         edge_dropout: float = 0.0,
+        rewiring: int | None = None,
+        propagation: str = "closed_form",
         readout: str = "mean",
         classifier_norm: bool = False,
     ) -> None:
@@ -158,14 +176,27 @@ class TAGHead(nn.Module):
         }
         frame_weights(self.grid, **self.graph)  # refuses here what the first clip would be refused for
         check_propagation(alpha=alpha, k_prop=k_prop, edge_dropout=edge_dropout)
-        self.edge_dropout = edge_dropout if edges and k_prop else 0.0  # else there is nothing to drop
+        _check_name("propagation", propagation, PROPAGATIONS)
+        spreads = bool(edges) and k_prop > 0  # else there is nothing to drop, rewire or do step by step
+        self.edge_dropout = edge_dropout if spreads else 0.0
+        self.rewiring = rewiring if spreads else None
+        self.step_by_step = spreads and propagation == "step_by_step"
+        if self.rewiring is not None:
+            rewired_weights(self.grid, rewiring=self.rewiring, **self.graph)  # likewise
         inner = channels if width is None else width
         classifier = nn.Linear(inner, num_classes)
         self.projection = nn.Identity() if width is None else nn.Linear(channels, width)
         self.transformer: nn.Module = nn.Identity()
         if num_layers:
-            layer = _EncoderLayer(inner, num_heads, ffn_dim, dropout, norm_first=norm_first, activation=activation)
-            self.transformer = nn.TransformerEncoder(layer, num_layers, enable_nested_tensor=False)
+            options: dict[str, Any] = {"norm_first": norm_first, "activation": activation}
+            _check_name("encoder", encoder, ENCODERS)
+            mlp = encoder == "mlp"
+            layer = (
+                _MLPLayer(inner, ffn_dim, dropout, **options)
+                if mlp
+                else _EncoderLayer(inner, num_heads, ffn_dim, dropout, **options)
+            )
+            self.transformer = _Encoder(layer, num_layers)
         self.pos_embedding = (
             _positions((1, time * rows * columns, inner), position_init) if positional_encoding else None
         )
@@ -174,7 +205,12 @@ class TAGHead(nn.Module):
 
     @property
     def frame_weights(self) -> Float[Tensor, " T"]:
-        """The weights with which a mean readout sees the frames, in float64: all of the graph that it sees."""
+        """The weights with which a mean readout sees the frames, in float64: all that it sees of the token graph.
+
+        Of the control graph it sees `taghead.rewiring.rewired_weights`; these are their sums over the frames.
+        """
+        if self.rewiring is not None:
+            return rewired_weights(self.grid, rewiring=self.rewiring, **self.graph).view(self.grid).sum(dim=1)
         return frame_weights(self.grid, **self.graph)
 
     def encode(self, tokens: Float[Tensor, "B T P C"]) -> Float[Tensor, "B T P D"]:
@@ -196,13 +232,22 @@ class TAGHead(nn.Module):
     def embed(self, tokens: Float[Tensor, "B T P C"]) -> Float[Tensor, "B D"]:
         """The pooled vector of each clip, as the classifier (with its norm, if any) sees it: `encode`, graph, readout.
 
-        Under the mean readout all graphs take the one path of `propagated_mean`, unless edges are being dropped.
+        Under the mean readout graph and readout are one weighted mean, and token graphs with equal weights give equal
+        bits, unless edges are being dropped or propagation is to be done step by step.
         """
         h0 = self.encode(tokens)
         edge_dropout = self.edge_dropout if self.training else 0.0
-        if self.readout.kind == "mean" and not edge_dropout:
+        if self.readout.kind == "mean" and not edge_dropout and not self.step_by_step:
+            if self.rewiring is not None:
+                return rewired_mean(h0, rewiring=self.rewiring, **self.graph)
             return propagated_mean(h0, **self.graph)
-        return self.readout(propagate(h0, **self.graph, edge_dropout=edge_dropout).flatten(1, 2))
+        return self.readout(self._propagate(h0, edge_dropout).flatten(1, 2))
+
+    def _propagate(self, h0: Float[Tensor, "B T P D"], edge_dropout: float) -> Float[Tensor, "B T P D"]:
+        if self.rewiring is not None:
+            return propagate_rewired(h0, rewiring=self.rewiring, edge_dropout=edge_dropout, **self.graph)
+        steps = propagate_reference if self.step_by_step else propagate
+        return steps(h0, edge_dropout=edge_dropout, **self.graph)
 
     def classify(self, embedding: Float[Tensor, "B D"]) -> Float[Tensor, "B K"]:
         """The logits of pooled vectors."""
@@ -211,6 +256,25 @@ class TAGHead(nn.Module):
     def forward(self, tokens: Float[Tensor, "B T P C"]) -> Float[Tensor, "B K"]:
         """The logits of each clip."""
         return self.classify(self.embed(tokens))
+
+
+class _Encoder(nn.Module):
+    """Layers one after the other, each a copy of the same one; no norm after the last.
+
+    Args:
+        layer: The layer.
+        num_layers: How many.
+    """
+
+    def __init__(self, layer: nn.Module, num_layers: int) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(deepcopy(layer) for _ in range(num_layers))
+
+    def forward(self, nodes: Float[Tensor, "B N D"]) -> Float[Tensor, "B N D"]:
+        """The nodes after the last layer."""
+        for layer in self.layers:
+            nodes = layer(nodes)
+        return nodes
 
 
 class _EncoderLayer(nn.TransformerEncoderLayer):
@@ -240,21 +304,15 @@ class _EncoderLayer(nn.TransformerEncoderLayer):
         _check_name("activation", activation, ACTIVATIONS)
         super().__init__(channels, num_heads, ffn_dim, dropout, activation, norm_first=norm_first, batch_first=True)
 
-    def forward(
-        self,
-        src: Float[Tensor, "B N D"],
-        src_mask: Tensor | None = None,
-        src_key_padding_mask: Tensor | None = None,
-        is_causal: bool = False,
-    ) -> Float[Tensor, "B N D"]:
-        """One layer. `torch.nn.TransformerEncoder` passes masks on; here no token is masked, so they are None."""
+    def forward(self, src: Float[Tensor, "B N D"]) -> Float[Tensor, "B N D"]:  # type: ignore[override]
+        """One layer. PyTorch's takes masks too; here no token is masked."""
         if self.norm_first:
-            x = src + self._attend(self.norm1(src))
+            x = src + self._mix(self.norm1(src))
             return x + self._feed_forward(self.norm2(x))
-        x = self.norm1(src + self._attend(src))
+        x = self.norm1(src + self._mix(src))
         return self.norm2(x + self._feed_forward(x))
 
-    def _attend(self, x: Float[Tensor, "B N D"]) -> Float[Tensor, "B N D"]:
+    def _mix(self, x: Float[Tensor, "B N D"]) -> Float[Tensor, "B N D"]:
         attention = self.self_attn
         packed = linear(x, attention.in_proj_weight, attention.in_proj_bias)
         query, key, value = packed.unflatten(-1, (3, attention.num_heads, -1)).permute(2, 0, 3, 1, 4)
@@ -264,6 +322,25 @@ class _EncoderLayer(nn.TransformerEncoderLayer):
 
     def _feed_forward(self, x: Float[Tensor, "B N D"]) -> Float[Tensor, "B N D"]:
         return self.dropout2(self.linear2(self.dropout(self.activation(self.linear1(x)))))
+
+
+class _MLPLayer(_EncoderLayer):
+    """The encoder layer with an MLP on each token in the place of attention: D to 2D, the layer's activation, D.
+
+    2D (D + 1) + D (2D + 1) = 4D^2 + 3D parameters; attention has 4D (D + 1) = 4D^2 + 4D. Dropout is inside the MLP and
+    after it. Arguments as `_EncoderLayer`, but for the heads.
+
+    Raises:
+        InputError: An unknown activation.
+    """
+
+    def __init__(self, channels: int, ffn_dim: int, dropout: float, *, norm_first: bool, activation: str) -> None:
+        super().__init__(channels, 1, ffn_dim, dropout, norm_first=norm_first, activation=activation)
+        del self.self_attn  # was drawn, so that the feed-forward part starts as beside attention
+        self.mlp1, self.mlp2 = nn.Linear(channels, 2 * channels), nn.Linear(2 * channels, channels)
+
+    def _mix(self, x: Float[Tensor, "B N D"]) -> Float[Tensor, "B N D"]:
+        return self.dropout1(self.mlp2(self.dropout(self.activation(self.mlp1(x)))))
 
 
 class Readout(nn.Module):

@@ -16,7 +16,7 @@ from taghead.backbones import BACKBONES, Weights, own
 from taghead.checkpoint import TrainState, load_state, save_state
 from taghead.config import Config
 from taghead.data.batches import Batch, eval_batches, train_batches
-from taghead.data.clips import ClipList, read_clips
+from taghead.data.clips import ClipList, hold_out, read_clips
 from taghead.data.frame_cache import FrameCache
 from taghead.errors import InputError
 from taghead.evaluate import Predictions, predict
@@ -65,11 +65,19 @@ class Machine:
 
 @dataclass(frozen=True)
 class Identity:
-    """What tells a trial from another beside its config and seed: fingerprints of the clips and of the weights."""
+    """What tells a trial from another beside its config and seed: fingerprints of the clips and of the weights.
+
+    Attributes:
+        data: Of the clips and their split.
+        weights: Of what the backbone starts from; None for weights drawn at random.
+        synthetic: Whether the clips were generated.
+        validation: Whether the data set has a validation split apart from the test split.
+    """
 
     data: str
     weights: str | None
     synthetic: bool
+    validation: bool
 
 
 def find_device(name: str) -> str:
@@ -136,20 +144,28 @@ def identify(config: Config, *, machine: Machine) -> Identity:
     Raises:
         InputError: Something about the data set or the weights is not right.
     """
-    clips = read_clips(config.data.dataset, machine.data_root, missing=machine.missing)
-    _check_selection(config, clips)
+    clips = clips_of(config, machine=machine)
     file = find_weights(config, machine.weights)
     if config.model.backbone_source is not None:
         build_model(config, len(clips.classes))  # fails now rather than in every trial
-    return Identity(clips.fingerprint, fingerprint(file) if file else None, clips.synthetic)
+    return Identity(clips.fingerprint, fingerprint(file) if file else None, clips.synthetic, clips.has_validation)
 
 
-def _check_selection(config: Config, clips: ClipList) -> None:
+def clips_of(config: Config, *, machine: Machine) -> ClipList:
+    """The clips of an experiment, a part of the training clips held out for validation where it says so.
+
+    Raises:
+        InputError: The data set is not right, or has not the validation split that the config needs.
+    """
+    clips = read_clips(config.data.dataset, machine.data_root, missing=machine.missing)
+    clips = hold_out(clips, config.data.holdout)
     if config.train.selection == "best_val" and not clips.has_validation:
         raise InputError(
             f"train.selection=best_val needs a validation split apart from the test split, and {clips.dataset} has "
-            "none: selecting on the test split would flatter the scores. Use --set train.selection=last."
+            "none: selecting on the test split would flatter the scores. Use --set train.selection=last, or hold out "
+            "a part of the training clips by --set data.holdout=0.1."
         )
+    return clips
 
 
 class _Trial:
@@ -158,8 +174,7 @@ class _Trial:
     def __init__(self, config: Config, *, seed: int, machine: Machine) -> None:
         self.config, self.seed, self.machine = config, seed, machine
         self.device = torch.device(machine.device)
-        self.clips = read_clips(config.data.dataset, machine.data_root, missing=machine.missing)
-        _check_selection(config, self.clips)
+        self.clips = clips_of(config, machine=machine)
         data = config.data
         self.cache = FrameCache(machine.cache, num_frames=data.num_frames, short_side=data.short_side)
         self.view = view_of(config, device=self.device) | {

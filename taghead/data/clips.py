@@ -6,7 +6,7 @@ import os
 import stat
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from itertools import product
 from pathlib import Path
@@ -58,6 +58,7 @@ class ClipList:
         root: The data root, resolved.
         synthetic: Whether the data was generated (its root holds ``synthetic.json``).
         absent: The rows of the split lists whose files are not there, sorted likewise.
+        held_out: Ids of training clips that `hold_out` has made the validation split.
     """
 
     dataset: str
@@ -66,12 +67,16 @@ class ClipList:
     root: Path
     synthetic: bool
     absent: tuple[Row, ...] = ()
+    held_out: frozenset[str] = frozenset()
 
     def split(self, name: str) -> tuple[Clip, ...]:
         """The clips of one split, sorted by id; empty where the data set has no such split."""
         if name not in SPLITS:
             raise InputError(f"no split {name!r}{nearest(name, SPLITS)}")
-        return tuple(clip for clip in self.clips if clip.split == name)
+        return tuple(clip for clip in self.clips if self._split_of(clip) == name)
+
+    def _split_of(self, clip: Clip) -> Split:
+        return "val" if clip.id in self.held_out else clip.split
 
     @property
     def missing(self) -> tuple[str, ...]:
@@ -81,7 +86,7 @@ class ClipList:
     @property
     def counts(self) -> dict[Split, Counts]:
         """Clips listed, present and missing in each split that the data set has."""
-        present = Counter(clip.split for clip in self.clips)
+        present = Counter(self._split_of(clip) for clip in self.clips)
         missing = Counter(row.split for row in self.absent)
         counts = {name: Counts(present[name] + missing[name], present[name], missing[name]) for name in SPLITS}
         return {name: count for name, count in counts.items() if count.listed}
@@ -93,14 +98,15 @@ class ClipList:
     @property
     def has_validation(self) -> bool:
         """Whether there is a validation split apart from the test split."""
-        return any(clip.split == "val" for clip in self.clips)
+        return any(self._split_of(clip) == "val" for clip in self.clips)
 
     @cached_property
     def fingerprint(self) -> str:
         """Sixteen hexadecimal digits that stand for the data used, the same wherever the folder lies.
 
         The SHA-256 of the data set's name, its classes, and split, id, label and file size of each clip. Paths and
-        times of change do not enter; a clip that is added, missing, relabelled or of another size does.
+        times of change do not enter; a clip that is added, missing, relabelled or of another size does. It is that of
+        the lists: what is held out of training is a field of the config, and enters an experiment's identity there.
 
         Raises:
             InputError: A clip has gone since it was listed.
@@ -130,6 +136,42 @@ def read_clips(dataset: str, root: Path, *, missing: str = "error") -> ClipList:
         also = f" One of {len(errors)} errors: taghead datasets check names all." if len(errors) > 1 else ""
         raise InputError(errors[0] + also)
     return clips
+
+
+def hold_out(clips: ClipList, fraction: float) -> ClipList:
+    """Makes a part of each class's training clips the validation split, so that nothing is chosen on test clips.
+
+    Which ones goes by a hash of their ids: the same on every machine, and a larger fraction holds out those of a
+    smaller one too. The nearest whole number of a class's clips is held out, at the most all but one. Clips of one
+    source video may come to lie on both sides.
+
+    Args:
+        clips: A data set without a validation split of its own.
+        fraction: Of each class's training clips that are there; 0 changes nothing.
+
+    Raises:
+        InputError: The data set has a validation split, or no class has clips enough for one to be held out.
+    """
+    if not fraction:
+        return clips
+    if own := len(clips.split("val")):
+        raise InputError(
+            f"data.holdout makes a validation split of training clips, but {clips.dataset} has one of its own "
+            f"({own:,} clips) and data.holdout={fraction}: use that one, with --set data.holdout=0."
+        )
+    by_class: dict[int, list[str]] = {}
+    for clip in clips.split("train"):
+        by_class.setdefault(clip.label, []).append(clip.id)
+    held_out: set[str] = set()
+    for ids in by_class.values():
+        ids.sort(key=lambda name: hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest())
+        held_out.update(ids[: min(int(fraction * len(ids) + 0.5), len(ids) - 1)])
+    if not held_out:
+        raise InputError(
+            f"data.holdout={fraction} holds out no clip of {clips.dataset}, whose classes have at the most "
+            f"{max(map(len, by_class.values()))} training clips: raise it, or set data.holdout=0."
+        )
+    return replace(clips, held_out=frozenset(held_out))
 
 
 def inspect_clips(dataset: str, root: Path, *, missing: str = "error") -> tuple[ClipList, list[Finding]]:

@@ -4,8 +4,6 @@ import pytest
 
 from analysis import published
 from analysis.complexity import (
-    COMPONENTS,
-    HEAD,
     PAPER_CLIPS,
     backbones_data,
     backbones_table,
@@ -17,6 +15,7 @@ from analysis.complexity import (
     table5_notes,
 )
 from taghead.backbones import BACKBONES, grid_of
+from taghead.complexity import COMPONENTS, HEAD
 from taghead.config import Config, evolve
 from taghead.recipes import recipe
 

@@ -1,16 +1,40 @@
 """A driver of its own process: ``driver.py ROOT SECONDS_AN_EPOCH SEED [SEED ...]`` runs those seeds on Ray.
 
-Prints what happens as it happens, and what became of each seed at the end.
+Prints what happens as it happens, and what became of each seed at the end. Options come as JSON in ``DRIVER``: those
+of `Resources`, ``prunes`` (odd seeds are stopped after their first epoch), ``patience`` (seconds), ``data_root``,
+``meet`` (no trial begins before that many workers are there, each a file with its GPUs in the folder ``meeting``).
 """
 
+import json
+import os
 import sys
+import time
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from fakes import trial, work
+from fakes import Machine, run, trial, work
 
-from studies.executor import Resources, run_on_ray
+from studies import executor
 from studies.feed import GridFeed
 from studies.store import Store
+from taghead.errors import InputError
+
+
+@dataclass(frozen=True)
+class Sited(Machine):
+    data_root: Path | None = None
+    meeting: Path | None = None
+    expected: int = 1
+
+
+def run_together(config, *, machine, **options):
+    """`run`, but not before all workers are there: one could be through with all before the next has started."""
+    machine.meeting.mkdir(exist_ok=True)
+    (machine.meeting / str(os.getpid())).write_text(os.environ.get("CUDA_VISIBLE_DEVICES", "none"))
+    deadline = time.monotonic() + 60
+    while len(list(machine.meeting.iterdir())) < machine.expected and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return run(config, machine=machine, **options)
 
 
 class Watch:
@@ -21,13 +45,32 @@ class Watch:
         print("epoch", trial.seed, row["epoch"], flush=True)
 
     def ended(self, trial, outcome):
-        print("ended", trial.seed, outcome.ending, flush=True)
+        print("ended", trial.seed, outcome.ending, outcome.message, flush=True)
+
+
+class PruningFeed(GridFeed):
+    """Stops every trial with an odd seed after one epoch."""
+
+    prunes = True
+
+    def epoch(self, trial, row):
+        return trial.seed % 2 == 0 or row["epoch"] < 1
 
 
 if __name__ == "__main__":
     root, seconds, seeds = Path(sys.argv[1]), float(sys.argv[2]), [int(seed) for seed in sys.argv[3:]]
+    options = {"workers": 2} | json.loads(os.environ.get("DRIVER", "{}"))
+    executor.PATIENCE = options.pop("patience", executor.PATIENCE)
+    sites = {"data_root": Path(options.pop("data_root", root.parent)), "meeting": root.parent / "meeting"}
+    machine = Sited(seconds=seconds, expected=options.pop("meet", 1), **sites)
+    feed_class = PruningFeed if options.pop("prunes", False) else GridFeed
     trials = [trial(seed) for seed in seeds]
-    feed = GridFeed(trials, store=Store(root))
-    run_on_ray(feed, work(root, seconds=seconds), resources=Resources(workers=2), watch=Watch())
+    feed = feed_class(trials, store=Store(root))
+    try:
+        resources = executor.Resources(**options)
+        done_by = replace(work(root), machines={"haa500": machine}, run=run_together)
+        executor.run_on_ray(feed, done_by, resources=resources, watch=Watch())
+    except InputError as error:
+        print("refused", error, flush=True)
     for one in trials:
-        print("outcome", one.seed, feed.outcomes[one.trial_id].ending, flush=True)
+        print("outcome", one.seed, getattr(feed.outcomes.get(one.trial_id), "ending", "none"), flush=True)

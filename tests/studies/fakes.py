@@ -4,10 +4,13 @@ What it does goes by the seed: see `run`. Each epoch it does is a line in ``epoc
 """
 
 import errno
+import math
 import os
+import re
 import signal
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -17,13 +20,13 @@ from studies.study import Study
 from studies.trial import Trial, Work
 from taghead.config import Config, TrainConfig
 from taghead.errors import InputError
-from taghead.files import write_text
+from taghead.files import write_text, written_whole
 from taghead.record import KEPT_FILES, DataFacts, MachineFacts, Record, write_record
 from taghead.record import trial_id as name_of
 
 EPOCHS = 4
 BASE = Config(train=TrainConfig(epochs=EPOCHS))
-DIES_ONCE, RAISES, DIVERGES, OUT_OF_MEMORY, REFUSED, FULL = range(101, 107)  # seeds
+DIES_ONCE, RAISES, DIVERGES, OUT_OF_MEMORY, REFUSED, FULL, HANGS, DIES_WRITING = range(101, 109)  # seeds
 DATA = "fingerprint-of-it"
 
 
@@ -34,17 +37,29 @@ class Machine:
     seconds: float = 0.0  # an epoch
 
 
+@dataclass(frozen=True)
+class Place(Machine):
+    """A machine as the commands make them."""
+
+    data_root: Path | None = None
+    weights: Path | None = None
+    missing: str = "error"
+    cache: Path | None = None
+    seconds: float = float(os.environ.get("SECONDS_AN_EPOCH", 0))
+
+
 def run(config, *, seed, machine, folder, keep, on_epoch, attempt, expect=None):
     at = folder / "checkpoint.pt"
     begun = int(at.read_text()) if at.exists() else 0
     for epoch in range(begun + 1, config.train.epochs + 1):
-        _misbehave(seed, epoch, attempt)
+        _misbehave(seed, epoch, attempt, at)
         time.sleep(machine.seconds)
         with (folder.parents[2] / "epochs.log").open("a") as log:
             log.write(f"{folder.name} {epoch} {os.getpid()}\n")
-        write_text(folder / "history.csv", "epoch,loss\n" + "".join(f"{n},{1 / n}\n" for n in range(1, epoch + 1)))
         write_text(at, str(epoch))
-        on_epoch({"epoch": epoch, "epochs": config.train.epochs, "loss": 1 / epoch})
+        _write_history(folder, epoch)
+        on_epoch({"epoch": epoch, "epochs": np.int64(config.train.epochs), "loss": np.float64(1 / epoch)})
+    _write_history(folder, config.train.epochs)
     for name in keep:
         np.savez(folder / KEPT_FILES[name], seed) if name != "weights" else write_text(folder / KEPT_FILES[name], "w")
     diverged = {"status": "diverged", "error": "loss is not finite in epoch 1"} if seed == DIVERGES else None
@@ -65,9 +80,19 @@ def run(config, *, seed, machine, folder, keep, on_epoch, attempt, expect=None):
     return record
 
 
-def _misbehave(seed, epoch, attempt):
+def _write_history(folder, epochs):
+    write_text(folder / "history.csv", "epoch,loss\n" + "".join(f"{n},{1 / n}\n" for n in range(1, epochs + 1)))
+
+
+def _misbehave(seed, epoch, attempt, checkpoint):
     if seed == DIES_ONCE and attempt == 1 and epoch == 3:
         os.kill(os.getpid(), signal.SIGKILL)
+    if seed == DIES_WRITING and attempt == 1 and epoch == 3:
+        with written_whole(checkpoint) as beside:
+            beside.write_text("a ha")
+            os.kill(os.getpid(), signal.SIGKILL)
+    if seed == HANGS and epoch == 3:
+        re.match("(a+)+$", "a" * 64 + "b")  # for years, in C, with the interpreter's lock
     if seed == RAISES:
         raise RuntimeError("shapes do not match\nand more of it")
     if seed == OUT_OF_MEMORY:
@@ -84,7 +109,7 @@ def complete(folder, *, machine, keep):
 
 
 def identify(config):
-    return SimpleNamespace(data=DATA, weights=None, synthetic=False)
+    return SimpleNamespace(data=DATA, weights=None, synthetic=False, validation=True)
 
 
 def study(**changes):
@@ -101,8 +126,9 @@ def trial(seed=0, *, config=BASE, keep=(), label="a trial"):
     return Trial(trial_id=name, config=config, seed=seed, keep=frozenset(keep), data=DATA, synthetic=False, label=label)
 
 
-def work(root, *, seconds=0.0):
-    return Work(root=root, machines={"haa500": Machine(seconds=seconds)}, run=run, complete=complete)
+def work(root, *, seconds=0.0, timeout=None):
+    root.mkdir(parents=True, exist_ok=True)  # as a launch does
+    return Work(root=root, machines={"haa500": Machine(seconds=seconds)}, run=run, complete=complete, timeout=timeout)
 
 
 class Watch:
@@ -119,3 +145,40 @@ class Watch:
 
     def ended(self, trial, outcome):
         self.told.append(("ended", trial.seed, outcome.ending))
+
+
+def score(config):
+    """A made-up score: best at a learning rate of 1e-3 and the max readout."""
+    return 0.8 - abs(math.log10(config.train.lr) + 3) / 5 + 0.1 * (config.head.readout == "max")
+
+
+def scored(config, *, seed, machine, folder, keep, on_epoch, attempt, expect=None):
+    """Another stand-in: its history has a validation score that grows to `score`."""
+    text = "epoch,val_top1\n"
+    for epoch in range(1, config.train.epochs + 1):
+        value = score(config) * epoch / config.train.epochs
+        text += f"{epoch},{value}\n"
+        write_text(folder / "history.csv", text)
+        on_epoch({"epoch": epoch, "epochs": config.train.epochs, "val_top1": value})
+    record = Record(
+        trial_id=name_of(config, seed=seed, data=DATA, weights=None),
+        seed=seed,
+        status="complete",
+        config=config,
+        data=DataFacts(
+            dataset="haa500", fingerprint=DATA, synthetic=False, num_classes=3, num_train=9, num_val=3, num_test=3
+        ),
+        machine=MachineFacts(device="cpu", threads=1, python="3", torch="2"),
+        epoch=config.train.epochs,
+        metrics={"top1": score(config), "mca": score(config)},
+        attempt=attempt,
+    )
+    write_record(record, folder)
+    return record
+
+
+def fails_often(config, **more):
+    """As `scored`, but for learning rates that are too high."""
+    if config.train.lr > 1e-3:
+        raise RuntimeError("no such learning rates")
+    return scored(config, **more)

@@ -1,4 +1,6 @@
+import itertools
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -10,17 +12,28 @@ import fakes
 import pytest
 
 from studies import __main__ as command
+from studies.plan import read_plan
 from studies.store import Store
 from taghead.errors import InputError
 
 OWN = """
-from fakes import EPOCHS, RAISES, DIVERGES, REFUSED, study
+from fakes import BASE, EPOCHS, RAISES, DIVERGES, REFUSED, study
+from studies.study import Choice, Range, Search
 STUDY = study(text="Ours.")
 FAILS = study(name="fails", seeds=(0, RAISES))
 DIVERGES = study(name="diverges", seeds=(DIVERGES,))
 REFUSED = study(name="refused", seeds=(REFUSED,))
 KEPT = study(name="kept", keep=("embeddings",))
+SPACE = {"train.lr": Range(1e-5, 1e-1, log=True), "head.readout": Choice(("mean", "max"))}
+SEARCH = Search(name="sought", title="A search", datasets={"haa500": BASE}, space=SPACE, num_trials=4, ahead=2)
 """
+
+
+@pytest.fixture
+def scored(run, monkeypatch):
+    """As `run`, with a training whose validation scores are made up."""
+    monkeypatch.setattr(sys.modules["taghead.run"], "run", fakes.scored)
+    return run
 
 
 @pytest.fixture
@@ -31,6 +44,7 @@ def run(tmp_path, monkeypatch, capsys):
     module.identify = lambda config, machine: fakes.identify(config)
     module.find_device = find_device
     module.run, module.complete = fakes.run, fakes.complete
+    monkeypatch.setattr(command.summary, "show_costs", lambda *_, **__: None)  # has tests of its own
     monkeypatch.setitem(sys.modules, "taghead.run", module)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "own.py").write_text(OWN)
@@ -154,6 +168,15 @@ def test_input_that_a_trial_refuses_is_told_once_with_status_2(run):
         (["run", "own.py:STUDY", "--gpus-per-trial", "1", "--in-process"], "--device cuda: not to be had here"),
         (["run", "own.py:STUDY", "--device", "cuda:1"], "are given their card by Ray; use cuda."),
         (["status", "mine"], "no plan of study 'mine'; none was launched there yet."),
+        (["run", "own.py:STUDY", "--trials", "3"], "--trials is for searches; mine is a study of fixed rows."),
+        (["run", "own.py:SEARCH", "--dataset", "gym99", "--dataset", "haa500"], "a search has one data set"),
+        (["run", "own.py:SEARCH", "--sampler", "tpee"], "unknown sampler 'tpee'; did you mean 'tpe'?"),
+        (["run", "own.py:SEARCH", "--set", "train.lr=1e-3", "--set", "head.readout=max"], "space must not be empty"),
+        (["run", "own.py:STUDY", "--dashboard"], "--dashboard shows one search at a time, but got 0."),
+        (["run", "own.py:STUDY", "--trial-timeout", "9", "--in-process"], "--trial-timeout needs workers"),
+        (["run", "own.py:STUDY", "--gpus-per-trial", "half"], "--gpus-per-trial is auto, a part of one GPU as 0.5"),
+        (["run", "own.py:STUDY", "--gpus-per-trial", "1.5"], "or a whole number, but got '1.5'"),
+        (["dashboard", "mine"], "no search 'mine' was launched there"),
         (["status"], "results: no study was launched there."),
         (["retry", "mine"], "no plan of study 'mine'"),
     ],
@@ -219,6 +242,75 @@ def test_a_signal_stops_cleanly_and_the_same_command_goes_on(run, epochs, monkey
     monkeypatch.setattr(sys.modules["taghead.run"], "run", real)
     assert run("run", "own.py:STUDY", "--in-process")[0] == 0
     assert len(epochs()) == len(set(epochs())) == 4 * fakes.EPOCHS
+
+
+def test_a_search_runs_its_candidates_then_base_and_winner_over_fresh_seeds(scored, root):
+    status, said, _ = scored("run", "own.py:SEARCH", "--in-process")
+    assert status == 0
+    assert "sought: 4 of 4 candidates: 4 complete" in said
+    assert "best     candidate " in said
+    plan = read_plan(root, "sought")
+    assert (plan.rows, plan.seeds, plan.base_row) == (("base", "winner"), (1, 2, 3), "base")
+    assert "picked from 4 candidates" in plan.note
+    assert len(list((root / "trials").iterdir())) == 4 + 2 * 3
+    again, said, _ = scored("run", "own.py:SEARCH", "--in-process")
+    assert again == 0 and "sought: nothing to run, 6 trials: 6 complete" in said
+    assert len(list((root / "trials").iterdir())) == 10
+
+
+def test_more_trials_extend_a_search_and_options_change_it_only_under_another_name(scored, root):
+    scored("run", "own.py:SEARCH", "--in-process", "--final-seeds", "1")
+    status, said, _ = scored("run", "own.py:SEARCH", "--in-process", "--final-seeds", "1", "--trials", "6")
+    assert status == 0 and "sought: 6 of 6 candidates" in said
+    status, _, errors = scored("run", "own.py:SEARCH", "--in-process", "--sampler", "random")
+    assert status == 2
+    assert "sampler: tpe -> random" in errors and "--name" in errors
+    again = ("run", "own.py:SEARCH", "--in-process", "--sampler", "random", "--name", "other")
+    assert scored(*again)[0] == 0
+
+
+def test_plan_status_and_retry_know_searches(scored, root, monkeypatch):
+    _, said, _ = scored("plan", "own.py:SEARCH")
+    assert "sought: A search; 4 candidates over 2 keys by tpe, x 1 seeds; then base and winner x 3 seeds" in said
+    assert "      4 not chosen yet\n" in said and not root.exists()
+    monkeypatch.setattr(sys.modules["taghead.run"], "run", fakes.fails_often)
+    scored("run", "own.py:SEARCH", "--in-process", "--trials", "8")
+    _, said, _ = scored("status")
+    failed = int(re.search(r"(\d+) failed", said)[1])
+    assert failed and f"failed   {failed} x RuntimeError: no such learning rates" in said
+    assert scored("retry", "sought")[1].startswith(f"sought: {failed} forgotten")
+
+
+def test_a_search_of_which_nothing_is_complete_has_no_winner_and_status_1(run, root, monkeypatch):
+    def fails(*_, **__):
+        raise RuntimeError("never")
+
+    monkeypatch.setattr(sys.modules["taghead.run"], "run", fails)
+    status, said, _ = run("run", "own.py:SEARCH", "--in-process")
+    assert status == 1
+    assert "no candidate of sought is complete, so that there is no winner" in said
+
+
+def test_a_stopped_search_goes_on_and_ends_as_an_undisturbed_one(scored, root, monkeypatch):
+    calls = itertools.count(1)
+
+    def interrupted(*args, on_epoch, **options):
+        def stop(row):
+            on_epoch(row)
+            if next(calls) % 9 == 0:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+        return fakes.scored(*args, on_epoch=stop, **options)
+
+    scored("run", "own.py:SEARCH", "--in-process", "--results", "whole")
+    monkeypatch.setattr(sys.modules["taghead.run"], "run", interrupted)
+    statuses = [scored("run", "own.py:SEARCH", "--in-process")[0]]
+    while statuses[-1] and len(statuses) < 20:
+        statuses.append(scored("run", "own.py:SEARCH", "--in-process")[0])
+    assert statuses[-1] == 0 and statuses.count(143) == len(statuses) - 1 >= 3
+    for name in ("search.json", "plan.json"):
+        studies = Path("studies") / "sought" / name
+        assert (root / studies).read_text() == (root.parent / "whole" / studies).read_text()
 
 
 @pytest.mark.parametrize("words", [["list"], ["--help"], ["run", "--help"]])

@@ -5,7 +5,8 @@ import pytest
 from fakes import DATA
 
 from studies.catalog import STUDIES, TABLE_3, find
-from taghead.backbones import BACKBONES
+from taghead.backbones import BACKBONES, grid_of
+from taghead.config import flatten
 from taghead.errors import InputError
 from taghead.record import trial_id
 
@@ -57,3 +58,67 @@ def test_table_3_is_there_just_when_its_backbones_are():
     assert "backbones" not in STUDIES
     with pytest.raises(InputError, match=missing[0]):
         find("backbones")
+
+
+def ids(name):
+    configs = STUDIES[name].configs()
+    on_haa500 = {row: config for (row, dataset), config in configs.items() if dataset == "haa500"}
+    return {row: trial_id(config, seed=0, data=DATA, weights=None) for row, config in on_haa500.items()}
+
+
+@pytest.mark.parametrize("name", ["leave_one_out", "controls"])
+def test_every_row_is_an_experiment_of_its_own_and_the_full_model_is_the_papers(name):
+    named = ids(name)
+    assert len(set(named.values())) == len(named)
+    assert STUDIES[name].base_row == "Full"
+    assert named["Full"] == ids("components")["Full"]
+
+
+def test_without_one_edge_kind_is_table_4s_row_with_the_other():
+    ours, table_4 = ids("leave_one_out"), ids("components")
+    assert ours["without IF-FC"] == table_4["B + TE + TAT"]
+    assert ours["without TAT"] == table_4["B + TE + IF-FC"]
+    assert ours["without propagation"] == table_4["B + TE"]
+
+
+def test_each_row_goes_without_one_component_alone():
+    configs = STUDIES["leave_one_out"].configs()
+    full = flatten(configs.pop(("Full", "haa500")))
+    changed = {row: [key for key, value in flatten(config).items() if value != full[key]]
+               for (row, _), config in configs.items()}  # fmt: skip
+    assert changed == {
+        "without positional encoding": ["head.positional_encoding"],
+        "without encoder": ["head.num_layers"],
+        "without IF-FC": ["head.edges"],
+        "without TAT": ["head.edges"],
+        "without propagation": ["head.edges"],
+    }
+
+
+def test_the_graphs_controls_stand_under_both_readouts():
+    rows = STUDIES["controls"].rows
+    under_norm_mean = {row.removesuffix(", norm_mean") for row in rows if row.endswith("norm_mean")}
+    assert under_norm_mean == {"Full", "no graph", "random graph 0", "random graph 1"} < set(rows)
+    for row in under_norm_mean:
+        assert rows[f"{row}, norm_mean"] == {"head.readout": "norm_mean", **rows[row]}
+
+
+def test_the_controls_cost_what_full_costs_but_for_what_they_take_away():
+    from taghead.complexity import parameters
+
+    configs = STUDIES["controls"].configs()
+    sizes = {row: parameters(config, num_classes=500) for (row, _), config in configs.items()}
+    for row, size in sizes.items():
+        layers_of_mlp = 2 if row == "MLP for attention" else 0
+        norm = 2 * 512 if row.endswith("norm_mean") else 0
+        assert size == sizes["Full"] - layers_of_mlp * 512 + norm
+
+
+def test_the_random_graphs_are_there_on_the_studys_own_grid():
+    from taghead.rewiring import rewired_weights
+
+    config = STUDIES["controls"].configs()["random graph 0", "haa500"]
+    time, height, width = grid_of(config.model.backbone, config.data.num_frames, config.data.crop_size)
+    head = config.head
+    weights = rewired_weights((time, height * width), alpha=head.alpha, k_prop=head.k_prop, rewiring=head.rewiring)
+    assert 0.001 < float((time * height * width * weights - 1).abs().max()) < 0.01

@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 import subprocess
@@ -17,10 +18,16 @@ def folder(tmp_path):
     return tmp_path / "running" / "0123"
 
 
+@pytest.fixture
+def unwatched(monkeypatch):
+    """Judges a silent claim at the first look."""
+    monkeypatch.setattr(claim, "WATCH", 0.0)
+
+
 def claimed_by(folder, worker, *, silent=0.0):
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"claim.{latest(folder) + 1}.json"
-    path.write_text(json.dumps({"released": False, **asdict(worker)}))
+    path.write_text(json.dumps(asdict(worker)))
     os.utime(path, (time.time() - silent,) * 2)
 
 
@@ -62,6 +69,12 @@ def test_a_released_claim_is_free_at_once_and_counts_on(folder):
     assert take(folder) == 2
 
 
+def test_a_claim_that_an_older_version_gave_back_is_free(folder):
+    claimed_by(folder, this_worker())
+    (folder / "claim.1.json").write_text(json.dumps({"released": True, **asdict(this_worker())}))
+    assert take(folder) == 2
+
+
 def test_the_claim_of_a_process_that_ended_is_taken_over_at_once(folder):
     claimed_by(folder, ended_process())
     assert take(folder) == 2
@@ -77,21 +90,75 @@ def test_the_claim_of_a_boot_before_is_taken_over_at_once(folder):
     assert take(folder) == 2
 
 
-@pytest.mark.parametrize("away", [{"host": "another"}, {"space": "another"}])
-def test_a_worker_that_cannot_be_seen_is_judged_by_its_heartbeat(folder, away):
+AWAY = [{"host": "another"}, {"space": "another"}]
+
+
+@pytest.mark.parametrize("away", AWAY)
+def test_a_worker_that_cannot_be_seen_is_judged_by_its_heartbeat(folder, away, unwatched):
     claimed_by(folder, replace(this_worker(), **away), silent=claim.SILENCE / 2)
+    assert is_live(folder)
     assert take(folder) is None
     claimed_by(folder, replace(this_worker(), **away), silent=claim.SILENCE * 2)
+    assert not is_live(folder)
     assert take(folder) == 3
 
 
-def test_a_claim_torn_by_a_crash_is_judged_by_its_age(folder):
+@pytest.mark.parametrize("away", AWAY)
+def test_a_clock_set_back_by_hours_makes_no_dead_worker_live_for_ever(folder, away, unwatched):
+    claimed_by(folder, replace(this_worker(), **away), silent=-7200)
+    assert not is_live(folder)
+    assert take(folder) == 2
+
+
+@pytest.mark.parametrize("silent", [7200, -7200])
+def test_a_live_worker_of_this_machine_is_seen_whatever_the_clocks_say(folder, silent, unwatched):
+    claimed_by(folder, this_worker(), silent=silent)
+    assert is_live(folder)
+    assert take(folder) is None
+
+
+@pytest.mark.parametrize("shift", [7200, -7200])
+def test_a_live_worker_elsewhere_that_renews_its_claim_is_left_alone_whatever_the_clocks_say(
+    folder, shift, monkeypatch
+):
+    now = [100.0]
+    monkeypatch.setattr(claim.time, "monotonic", lambda: now[0])
+    claimed_by(folder, replace(this_worker(), host="another"))
+    path = folder / "claim.1.json"
+    for beat in range(20):
+        os.utime(path, (time.time() + shift + beat,) * 2)
+        assert take(folder) is None
+        now[0] += claim.BEAT
+    for _ in range(3):  # it beats no more
+        assert take(folder) is None
+        now[0] += claim.BEAT
+    assert take(folder) == 2
+
+
+def test_a_claim_torn_by_a_crash_is_judged_by_its_age(folder, unwatched):
     folder.mkdir(parents=True)
     path = folder / "claim.1.json"
-    path.write_text("{")
-    assert take(folder) is None
+    for torn in ("", "{", "[]", "{}"):
+        path.write_text(torn)
+        assert take(folder) is None
     os.utime(path, (time.time() - 2 * claim.SILENCE,) * 2)
     assert take(folder) == 2
+
+
+def test_a_claim_is_made_whole_and_leaves_nothing_beside_it(folder):
+    take(folder)
+    assert [path.name for path in folder.iterdir()] == ["claim.1.json"]
+    assert json.loads((folder / "claim.1.json").read_text())["pid"] == os.getpid()
+
+
+def test_a_file_system_without_links_claims_all_the_same(folder, monkeypatch):
+    def refuse(source, target):
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(os, "link", refuse)
+    assert take(folder) == 1
+    assert take(folder) is None
+    assert [path.name for path in folder.iterdir()] == ["claim.1.json"]
 
 
 def test_the_heartbeat_renews_the_claim_while_the_block_runs(folder, monkeypatch):

@@ -1,5 +1,6 @@
 """Real Ray, real processes, real kills: each driver below is a process of its own, on two CPUs and the loopback."""
 
+import json
 import os
 import subprocess
 import sys
@@ -16,10 +17,10 @@ HERE = Path(__file__).parent
 ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE), str(HERE.parents[1])])}
 
 
-def start(root, seconds, *seeds):
+def start(root, seconds, *seeds, **options):
     return subprocess.Popen(
         [sys.executable, HERE / "driver.py", root, str(seconds), *map(str, seeds)],
-        env=ENVIRONMENT,
+        env={**ENVIRONMENT, "DRIVER": json.dumps(options)},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -69,6 +70,32 @@ def test_workers_live_from_trial_to_trial(disturbed):
     log = [line.split() for line in (root.parent / "epochs.log").read_text().splitlines()]
     pids = {pid for _, _, pid in log}
     assert len(pids) < len({(trial_id, pid) for trial_id, _, pid in log})
+
+
+@pytest.fixture(scope="module")
+def sharing(tmp_path_factory):
+    """A search's study on two GPUs that are only numbers, two trials on each; those with odd seeds are stopped."""
+    root = tmp_path_factory.mktemp("sharing") / "results"
+    options = {"workers": None, "total_cpus": 8, "total_gpus": 2, "gpus": 0.5, "meet": 4, "prunes": True}
+    said, _ = (driver := start(root, 0.0, *range(6), **options)).communicate(timeout=300)
+    assert driver.returncode == 0, said
+    return root, said
+
+
+def test_a_trial_that_the_feed_stops_ends_there_and_is_recorded_as_pruned(sharing):
+    root, said = sharing
+    log = [line.split() for line in (root.parent / "epochs.log").read_text().splitlines()]
+    for seed in range(6):
+        record, name = Store(root).read(trial(seed).trial_id), trial(seed).trial_id
+        pruned = seed % 2 == 1
+        assert (record.status, f"outcome {seed} {record.status}" in said) == ("pruned" if pruned else "complete", True)
+        assert len([epoch for at, epoch, _ in log if at == name]) == (1 if pruned else EPOCHS)
+    assert not list((root / "running").iterdir())
+
+
+def test_half_a_gpu_a_trial_runs_two_trials_at_once_on_each(sharing):
+    root, _ = sharing
+    assert sorted(path.read_text() for path in (root.parent / "meeting").iterdir()) == ["0", "0", "1", "1"]
 
 
 def test_a_killed_driver_takes_its_workers_with_it_and_the_next_launch_goes_on(root, epochs):
@@ -129,7 +156,7 @@ def test_what_no_machine_has_is_refused_before_anything_runs(root):
     [
         ("127.0.0.1:1", "nothing answers there"),
         ("127.0.0.1:port", "nothing answers there"),
-        ("ray://127.0.0.1:1", "nothing answers there"),
+        ("ray://127.0.0.1:1", "it is HOST:PORT, or auto."),
         ("foo", "it is HOST:PORT, or auto."),
     ],
 )

@@ -39,6 +39,32 @@ def test_a_lost_trial_comes_again_at_once_and_not_for_ever(store):
     assert feed.outcomes[trial(0).trial_id].ending == "lost"
 
 
+@pytest.mark.parametrize("ending", ["lost", "interrupted"])
+def test_a_trial_that_ran_out_of_memory_comes_once_more_after_the_others_and_is_then_told(store, ending):
+    starved = Outcome(ending, "out of memory: MemoryError")
+    feed = GridFeed([trial(0), trial(1)], store=store)
+    feed.done(feed.next(), starved)
+    assert seeds(feed) == [1, 0]
+    feed.done(trial(0), starved)
+    assert feed.next() is None
+    assert feed.outcomes[trial(0).trial_id] == starved
+
+
+def test_what_was_interrupted_by_the_disk_or_the_device_waits_for_the_next_launch(store):
+    feed = GridFeed([trial(0)], store=store)
+    feed.done(feed.next(), Outcome("interrupted", "OSError: Input/output error"))
+    assert feed.is_finished()
+
+
+def test_a_full_disk_lets_nothing_come_again(store):
+    feed = GridFeed([trial(0), trial(1)], store=store)
+    first, second = feed.next(), feed.next()
+    feed.done(first, Outcome("full"))
+    feed.done(second, Outcome("interrupted", "out of memory: MemoryError"))
+    assert feed.next() is None
+    assert feed.is_finished()
+
+
 def test_a_trial_that_another_driver_runs_is_waited_for(store, monkeypatch):
     monkeypatch.setattr(feeds, "LOOK_AGAIN", 0.0)
     theirs = store.claim(trial(0).trial_id)

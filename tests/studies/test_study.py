@@ -1,7 +1,7 @@
 import pytest
 from fakes import BASE, study
 
-from studies.study import axis, product
+from studies.study import axis, leave_one_out, product
 from taghead.errors import InputError
 
 
@@ -73,3 +73,50 @@ def test_a_product_has_every_combination_with_the_last_axis_fastest():
 def test_a_product_of_axes_that_set_one_key_is_refused():
     with pytest.raises(InputError, match=r"two of them set head\.alpha"):
         product(axis("head.alpha", [0.1]), {"other": {"head.alpha": 0.2}})
+
+
+def test_leave_one_out_is_the_whole_and_a_row_without_each_component():
+    rows = leave_one_out(
+        {"head.alpha": 0.2}, {"TAT": {"head.edges": ("intra_frame",)}, "encoder": {"head.num_layers": 0}}
+    )
+    assert rows == {
+        "Full": {"head.alpha": 0.2},
+        "without TAT": {"head.alpha": 0.2, "head.edges": ("intra_frame",)},
+        "without encoder": {"head.alpha": 0.2, "head.num_layers": 0},
+    }
+    assert study(rows=rows, base_row="Full").configs()["without encoder", "haa500"].head.num_layers == 0
+
+
+def test_what_switches_a_component_off_stands_above_the_bases_own_override():
+    rows = leave_one_out({"head.num_layers": 4}, {"encoder": {"head.num_layers": 0}}, label="deep")
+    assert rows == {"deep": {"head.num_layers": 4}, "without encoder": {"head.num_layers": 0}}
+
+
+@pytest.mark.parametrize(
+    ("base", "components", "options", "message"),
+    [
+        ({}, {}, {}, "needs components, but got none"),
+        ({}, {"graph": {}}, {}, "component 'graph' changes nothing: no override is what row 'Full' has; give what"),
+        (
+            {"head.edges": ()},
+            {"graph": {"head.edges": ()}},
+            {},
+            "component 'graph' changes nothing: head.edges=none is what row 'Full' has",
+        ),
+        (
+            {},
+            {"graph": {"head.edges": ()}},
+            {"label": "without graph"},
+            "two rows would be called 'without graph': give the base another label",
+        ),
+        (
+            {},
+            {"graph": {"head.edges": ()}, "propagation": {"head.edges": ()}},
+            {},
+            "rows 'without graph' and 'without propagation' would be one, by head.edges=none: leave one out",
+        ),
+    ],
+)
+def test_a_leave_one_out_that_tells_nothing_says_why(base, components, options, message):
+    with pytest.raises(InputError, match=message):
+        leave_one_out(base, components, **options)

@@ -5,6 +5,7 @@ from fakes import DIVERGES, EPOCHS, FULL, OUT_OF_MEMORY, RAISES, REFUSED, plan, 
 
 from studies.feed import trials_of
 from studies.store import Store
+from studies.trial import PrunedError
 from taghead.config import evolve
 from taghead.errors import InputError
 
@@ -19,10 +20,11 @@ def test_a_trial_is_trained_once(root, epochs):
     assert len(epochs()) == EPOCHS
 
 
-def test_every_epoch_is_told(root):
+def test_every_epoch_is_told_in_plain_numbers(root):
     rows = []
-    work(root)(trial(), rows.append)
+    work(root)(trial(), rows.append)  # the stand-in reports numpy's
     assert [row["epoch"] for row in rows] == [1, 2, 3, 4]
+    assert {type(value) for row in rows for value in row.values()} == {int, float}
 
 
 def test_an_interrupted_trial_goes_on_from_its_checkpoint(root, epochs):
@@ -46,6 +48,30 @@ def test_a_trial_that_fails_by_its_own_config_is_recorded_with_its_traceback(roo
     assert "fakes.py" in (store.trials / name / "traceback.txt").read_text()
 
 
+def test_a_trial_that_the_feed_stops_is_recorded_as_pruned_with_its_history_and_no_checkpoint(root, epochs):
+    def stop(row):
+        if row["epoch"] == 2:
+            raise PrunedError
+
+    one = replace(trial(keep=["weights"]), pruned_counts=True)
+    assert work(root)(one, stop).ending == "pruned"
+    store = Store(root)
+    record, files = store.read(one.trial_id), sorted(path.name for path in (store.trials / one.trial_id).iterdir())
+    assert (record.status, record.epoch, record.metrics, record.error) == ("pruned", 2, {}, None)
+    assert files == ["history.csv", "record.json"]
+    assert work(root)(one, ignore).ending == "pruned"  # final: not trained further
+    assert [epoch for _, epoch in epochs()] == [1, 2]
+
+
+def test_a_trial_that_a_search_stopped_is_trained_whole_where_a_grid_asks_for_it(root):
+    def stop(row):
+        raise PrunedError
+
+    work(root)(replace(trial(), pruned_counts=True), stop)
+    assert work(root)(trial(), ignore).ending == "complete"
+    assert work(root)(replace(trial(), pruned_counts=True), ignore).ending == "complete"
+
+
 def test_a_trial_that_diverges_is_recorded(root):
     outcome = work(root)(trial(DIVERGES), ignore)
     assert (outcome.ending, outcome.message) == ("diverged", "loss is not finite in epoch 1")
@@ -54,7 +80,7 @@ def test_a_trial_that_diverges_is_recorded(root):
 @pytest.mark.parametrize(
     ("seed", "ending", "message"),
     [
-        (OUT_OF_MEMORY, "interrupted", "MemoryError"),
+        (OUT_OF_MEMORY, "interrupted", "out of memory: MemoryError"),
         (REFUSED, "refused", "labels must be below 3, but got 7; mend the list."),
         (FULL, "full", "somewhere: No space left on device"),
     ],
@@ -65,6 +91,49 @@ def test_what_the_trial_is_not_to_blame_for_is_not_recorded(root, seed, ending, 
     store = Store(root)
     assert store.need(trial(seed).trial_id, ()) == "train"
     assert not store.is_running(trial(seed).trial_id)
+
+
+@pytest.mark.parametrize(
+    ("error", "is_it"),
+    [
+        (MemoryError(), True),
+        (type("OutOfMemoryError", (RuntimeError,), {})("CUDA out of memory"), True),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes"), True),
+        (OSError(5, "Input/output error"), False),
+        (RuntimeError("No CUDA GPUs are available"), False),
+    ],
+)
+def test_want_of_memory_is_told_from_what_is_not(root, error, is_it):
+    def stop(row):
+        raise error
+
+    outcome = work(root)(trial(), stop)
+    assert (outcome.ending, outcome.out_of_memory) == ("interrupted", is_it)
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (OSError(28, "No space left on device"), "the results folder: No space left on device"),
+        (type("SafetensorError", (Exception,), {})("I/O error: No space left on device (os error 28)"),
+         "the results folder: No space left on device"),
+    ],
+)  # fmt: skip
+def test_no_room_for_what_is_written_is_no_failure_of_the_trial(root, error, message):
+    def stop(row):
+        raise error
+
+    outcome = work(root)(trial(), stop)
+    assert (outcome.ending, outcome.message) == ("full", message)
+    assert Store(root).read(trial().trial_id) is None
+
+
+@pytest.mark.parametrize(("folder", "ending"), [("results", "full"), ("data", "interrupted")])
+def test_only_the_results_folder_that_may_not_be_written_ends_a_launch(root, folder, ending):
+    def stop(row):
+        raise PermissionError(13, "Permission denied", str(root.parent / folder / "file"))
+
+    assert work(root)(trial(), stop).ending == ending
 
 
 @pytest.mark.parametrize("kind", ["OutOfMemoryError", "AcceleratorError"])
@@ -86,6 +155,14 @@ def test_a_device_that_is_out_of_memory_or_gone_is_not_the_trials_fault(root, ki
 def test_a_device_that_is_not_there_is_not_the_trials_fault(root, error):
     def stop(row):
         raise error
+
+    assert work(root)(trial(), stop).ending == "interrupted"
+    assert Store(root).read(trial().trial_id) is None
+
+
+def test_trouble_of_ray_while_an_epoch_is_told_is_not_the_trials_fault(root):
+    def stop(row):
+        raise type("RaySystemError", (Exception,), {"__module__": "ray.exceptions"})("the driver is gone")
 
     assert work(root)(trial(), stop).ending == "interrupted"
     assert Store(root).read(trial().trial_id) is None
@@ -123,6 +200,20 @@ def test_what_a_trial_lacks_is_added_by_evaluation_where_its_weights_were_kept(r
     work(root)(trial(keep=["embeddings"]), ignore)
     assert Store(root).kept(trial().trial_id) == {"weights", "embeddings"}
     assert len(epochs()) == EPOCHS
+    assert not list((root / "running").iterdir())
+
+
+@pytest.mark.parametrize("error", [RuntimeError("no luck"), PrunedError()])
+def test_a_complete_trial_is_never_replaced_by_one_that_is_not(root, error):
+    def stop(row):
+        raise error
+
+    work(root)(trial(keep=["frame_means"]), ignore)
+    before = Store(root).read(trial().trial_id)
+    outcome = work(root)(trial(keep=["embeddings"]), stop)
+    assert outcome.ending == "interrupted"
+    assert outcome.message.startswith("run again for what is kept, it ended as ")
+    assert Store(root).read(trial().trial_id) == before
     assert not list((root / "running").iterdir())
 
 

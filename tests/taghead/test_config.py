@@ -34,6 +34,9 @@ def test_a_config_survives_json(name: str, dataset: str) -> None:
         ("head.width=64", 64),
         ("head.edges=time_aligned,intra_frame", ("time_aligned", "intra_frame")),
         ("head.edges=none", ()),
+        ("head.rewiring=0", 0),
+        ("head.rewiring=none", None),
+        ("data.holdout=0.1", 0.1),
         ("data.mean=0.4,0.5,0.6", (0.4, 0.5, 0.6)),
         ("model.head=linear", "linear"),
     ],
@@ -69,6 +72,8 @@ def test_a_wrong_override_names_the_key_the_value_and_the_rule(assignment: str, 
         ({"head": {"alhpa": 0.2}}, "unknown key 'head.alhpa'; did you mean 'head.alpha'?"),
         ({"hed": {}}, "unknown key 'hed'"),
         ({"head": {"alpha": -1}}, "head.alpha: input should be greater than or equal to 0, but got -1"),
+        ({"head": {"rewiring": -1}}, "head.rewiring: input should be greater than or equal to 0, but got -1"),
+        ({"data": {"holdout": 1.0}}, "data.holdout: input should be less than 1, but got 1.0"),
         ({"head": {"num_heads": 7}}, "head.num_heads must divide the 512 channels of the tokens, but got 7"),
         ({"data": {"crop_size": 200}}, "crop_size <= short_side must hold, but got 200 > 126"),
         ({"data": {"num_frames": 30}}, "num_frames must be a positive multiple of 8"),
@@ -97,6 +102,12 @@ UNREAD = [
     ({"head.num_layers": 0}, {"head.ffn_dim": 64, "head.num_heads": 4, "head.norm_first": False, "head.dropout": 0.5}),
     ({"head.positional_encoding": False}, {"head.position_init": "normal"}),
     ({"head.edges": ("intra_frame",)}, {"head.edge_combination": "block"}),
+    ({"head.edges": ()}, {"head.rewiring": 0, "head.propagation": "step_by_step"}),
+    ({"head.k_prop": 0}, {"head.rewiring": 0, "head.propagation": "step_by_step"}),
+    ({"head.encoder": "mlp"}, {"head.num_heads": 4}),
+    ({"head.num_layers": 0}, {"head.encoder": "mlp"}),
+    ({"head.rewiring": 0, "head.readout": "max"}, {"head.propagation": "step_by_step"}),
+    ({"model.head": "linear"}, {"head.encoder": "mlp", "head.rewiring": 0, "head.propagation": "step_by_step"}),
     ({"model.freeze_backbone": True}, {"model.norm_momentum": 0.5}),
 ]
 
@@ -107,6 +118,26 @@ def test_fields_that_are_not_read_tell_no_experiments_apart(where: dict[str, Any
     assert canonical(evolve(base, unread)) == canonical(base)
     for key, value in unread.items():
         assert identity(evolve(Config(), {key: value})) != identity(Config()), f"{key} is read in the default config"
+
+
+@pytest.mark.parametrize(
+    ("where", "change"),
+    [
+        ({}, {"data.holdout": 0.1}),
+        ({"head.rewiring": 0}, {"head.propagation": "step_by_step"}),
+        ({"head.rewiring": 0}, {"head.rewiring": 1}),
+        ({"head.readout": "max"}, {"head.propagation": "step_by_step"}),
+        ({"head.encoder": "mlp"}, {"head.ffn_dim": 64}),
+    ],
+)
+def test_controls_and_what_is_held_out_tell_experiments_apart(where: dict[str, Any], change: dict[str, Any]) -> None:
+    base = evolve(Config(), where)
+    assert identity(evolve(base, change)) != identity(base)
+
+
+def test_heads_need_divide_the_channels_only_where_there_is_attention() -> None:
+    assert canonical(evolve(Config(), {"head.encoder": "mlp", "head.num_heads": 7})).head.num_heads == 8
+    assert "must divide" in refusal(evolve, Config(), {"head.num_heads": 7})
 
 
 def test_edges_are_a_set() -> None:

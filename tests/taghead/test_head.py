@@ -10,6 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from taghead.errors import InputError
 from taghead.graph import EDGES, INTRA_FRAME, TIME_ALIGNED, frame_weights, propagate_reference
 from taghead.head import READOUTS, LinearHead, TAGHead, grid_tokens, interpolate_positions
+from taghead.rewiring import propagate_rewired, rewired_weights
 
 CHANNELS, GRID, CLASSES = 16, (4, 3, 2), 5
 NOT_LINEAR = ("norm_mean", "max", "attention")
@@ -51,6 +52,8 @@ def test_tokens_are_the_features_site_by_site() -> None:
         {}, {"width": 8}, {"num_layers": 0}, {"positional_encoding": False}, {"edges": ()}, {"edge_dropout": 0.5},
         {"num_layers": 0, "positional_encoding": False, "edges": ()}, {"classifier_norm": True, "norm_first": False},
         {"dropout": 0.5, "activation": "gelu", "edge_combination": "block", "position_init": "normal"},
+        {"encoder": "mlp", "dropout": 0.5, "norm_first": False}, {"rewiring": 0}, {"propagation": "step_by_step"},
+        {"rewiring": 0, "propagation": "step_by_step", "edge_combination": "block", "edge_dropout": 0.5},
     ],
 )  # fmt: skip
 def test_every_part_can_be_changed_or_left_out(readout: str, options: dict[str, Any]) -> None:
@@ -240,12 +243,164 @@ def test_where_no_edge_is_used_none_is_dropped(options: dict[str, Any]) -> None:
     assert torch.equal(head(edge_dropout=0.5, **options)(random_tokens()), head(**options)(random_tokens()))
 
 
+# The controls
+
+
+def test_the_mlp_in_place_of_attention_has_its_parameters_but_for_d() -> None:
+    d = 512
+    with torch.device("meta"):
+        sizes = [
+            num_parameters(TAGHead(d, (4, 7, 7), 9, num_layers=1, encoder=encoder)) for encoder in ("attention", "mlp")
+        ]
+    assert sizes[0] - sizes[1] == (4 * d * d + 4 * d) - (4 * d * d + 3 * d)
+    assert num_parameters(head(encoder="mlp").get_submodule("transformer.layers.0.mlp1")) == 16 * 32 + 32
+    assert num_parameters(head(encoder="mlp").get_submodule("transformer.layers.0.mlp2")) == 32 * 16 + 16
+
+
+@pytest.mark.parametrize("options", [{}, {"norm_first": False, "activation": "gelu"}])
+def test_with_the_mlp_no_token_sees_another_before_the_graph(options: dict[str, Any]) -> None:
+    module, tokens = stirred(head(encoder="mlp", **options)), random_tokens()
+    other = tokens.clone()
+    other[0, 1, 2] += 1.0
+    changed = (module.encode(tokens) != module.encode(other)).any(dim=-1)
+    assert changed.nonzero().tolist() == [[0, 1, 2]]
+    attends = stirred(head(**options))
+    assert (attends.encode(tokens) != attends.encode(other)).any(dim=-1)[0].all()
+
+
+@pytest.mark.parametrize("norm_first", [True, False])
+def test_the_mlp_stands_where_attention_stood(norm_first: bool) -> None:
+    module = stirred(head(encoder="mlp", num_layers=1, positional_encoding=False, norm_first=norm_first)).double()
+    layer, x = module.get_submodule("transformer.layers.0"), random_tokens(torch.float64)
+    part: dict[str, Any] = dict(layer.named_children())
+
+    def two_maps(first: str, second: str, y: Tensor) -> Tensor:
+        return part[second](part[first](y).relu())
+
+    if norm_first:
+        x1 = x + two_maps("mlp1", "mlp2", part["norm1"](x))
+        expected = x1 + two_maps("linear1", "linear2", part["norm2"](x1))
+    else:
+        x1 = part["norm1"](x + two_maps("mlp1", "mlp2", x))
+        expected = part["norm2"](x1 + two_maps("linear1", "linear2", x1))
+    assert torch.allclose(module.encode(x), expected, rtol=0, atol=1e-12)
+
+
+def test_the_mlp_needs_no_heads_and_has_dropout_in_training_only() -> None:
+    module = head(encoder="mlp", width=12, dropout=0.5)
+    assert not torch.equal(module(random_tokens()), module(random_tokens()))
+    module.eval()
+    assert torch.equal(module(random_tokens()), module(random_tokens()))
+
+
+def test_all_else_that_a_head_with_the_mlp_draws_starts_as_beside_attention() -> None:
+    usual, control = head().state_dict(), head(encoder="mlp").state_dict()
+    both = usual.keys() & control.keys()
+    assert {name.split(".")[-2] for name in control.keys() - usual.keys()} == {"mlp1", "mlp2"}
+    assert {"classifier.weight", "transformer.layers.1.linear2.weight"} < both
+    assert all(torch.equal(usual[name], control[name]) for name in both)
+    assert all(torch.equal(control[name], control[name.replace("layers.1", "layers.0")]) for name in control)
+
+
+@pytest.mark.parametrize("combination", ["union", "block"])
+@pytest.mark.parametrize("readout", READOUTS)
+@pytest.mark.parametrize("propagation", ["closed_form", "step_by_step"])
+def test_a_rewired_head_reads_out_what_propagation_on_the_control_graph_gives(
+    readout: str, combination: str, propagation: str
+) -> None:
+    graph: dict[str, Any] = {"alpha": 0.2, "k_prop": 4, "edge_combination": combination, "rewiring": 5}
+    module = head(readout=readout, propagation=propagation, **graph).double()
+    tokens = random_tokens(torch.float64)
+    nodes = propagate_rewired(module.encode(tokens), **graph).flatten(1, 2)
+    assert torch.allclose(module.embed(tokens), POOLED[readout](nodes), rtol=0, atol=1e-12)
+    weights = rewired_weights((4, 6), **graph).view(4, 6).sum(dim=1)
+    assert torch.allclose(module.frame_weights, weights, rtol=0, atol=1e-15)
+
+
+@pytest.mark.parametrize("readout", NOT_LINEAR)
+def test_other_readouts_see_the_rewiring(readout: str) -> None:
+    logits = [stirred(head(readout=readout, rewiring=seed))(random_tokens()) for seed in (None, 0, 1)]
+    for one, other in ((0, 1), (0, 2), (1, 2)):
+        assert not torch.allclose(logits[one], logits[other], atol=1e-4)
+
+
+def test_under_a_mean_readout_rewired_intra_frame_edges_give_the_bits_of_no_graph() -> None:
+    without, rewired = (logits_and_gradients(**options) for options in (
+        {"edges": ()}, {"edges": (INTRA_FRAME,), "rewiring": 3},
+    ))  # fmt: skip
+    assert all(torch.equal(one, other) for one, other in zip(without, rewired, strict=True))
+
+
+@pytest.mark.parametrize("readout", READOUTS)
+@pytest.mark.parametrize("control", [{"rewiring": 0}, {"propagation": "step_by_step"}])
+@pytest.mark.parametrize("options", [{"edges": ()}, {"k_prop": 0}])
+def test_where_no_edge_is_used_a_control_of_the_graph_changes_no_bit(
+    options: dict[str, Any], control: dict[str, Any], readout: str
+) -> None:
+    usual, other = (head(readout=readout, **options, **more)(random_tokens()) for more in ({}, control))
+    assert torch.equal(usual, other)
+
+
+@pytest.mark.parametrize("k_prop", [1, 2, 10])
+@pytest.mark.parametrize("alpha", [0.0, 0.1, 0.5, 1.0])
+@pytest.mark.parametrize("graph", [{"edges": (INTRA_FRAME,)}, {"edges": (TIME_ALIGNED,)}, {"edges": EDGES},
+                                   {"edge_combination": "block"}, {"rewiring": 0}])  # fmt: skip
+def test_under_the_mean_readout_fixed_weights_are_the_graph(graph: dict[str, Any], alpha: float, k_prop: int) -> None:
+    """No adjacency is in the one, K_prop products with it in the other: logits agree to float32's rounding."""
+    fixed, graph_really = (
+        stirred(head(alpha=alpha, k_prop=k_prop, propagation=propagation, **graph))(random_tokens())
+        for propagation in ("closed_form", "step_by_step")
+    )
+    assert torch.allclose(fixed, graph_really, rtol=1e-5, atol=1e-5)
+    in_double = [
+        stirred(head(alpha=alpha, k_prop=k_prop, propagation=propagation, **graph)).double()(
+            random_tokens(torch.float64)
+        )
+        for propagation in ("closed_form", "step_by_step")
+    ]
+    assert torch.allclose(*in_double, rtol=0, atol=1e-11)  # the weights have 12 decimals
+
+
+def losses_of_training(**options: Any) -> list[float]:
+    module, tokens, labels = head(**options), random_tokens(), torch.tensor([0, 1, 2])
+    optimizer = torch.optim.Adam(module.parameters(), lr=1e-2)
+    losses = []
+    for _ in range(20):
+        loss = nn.functional.cross_entropy(module(tokens), labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    return losses
+
+
+def test_training_with_fixed_weights_is_training_with_the_graph_but_for_rounding() -> None:
+    fixed, graph_really = (losses_of_training(propagation=name) for name in ("closed_form", "step_by_step"))
+    assert fixed[-1] < 0.1 * fixed[0], "something is learnt"
+    assert fixed == pytest.approx(graph_really, rel=1e-4, abs=1e-6)
+    assert losses_of_training(propagation="step_by_step", edges=(TIME_ALIGNED,)) != pytest.approx(
+        graph_really, rel=1e-4, abs=1e-6
+    )
+
+
+@pytest.mark.parametrize("options", [{"encoder": "mlp"}, {"rewiring": 0}, {"propagation": "step_by_step"}])
+@pytest.mark.parametrize("readout", ["mean", "norm_mean"])
+def test_gradients_of_the_controls_are_those_of_finite_differences(options: dict[str, Any], readout: str) -> None:
+    torch.manual_seed(0)
+    small: dict[str, Any] = {"num_heads": 2, "ffn_dim": 6, "num_layers": 1, "activation": "gelu", "k_prop": 2}
+    module = stirred(TAGHead(4, (3, 2, 1), 3, readout=readout, **small, **options)).double()
+    tokens = torch.randn(2, 3, 2, 4, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(module, tokens)
+
+
 # Where the parameters start
 
 
 @pytest.mark.parametrize(
-    "options", [{"edges": ()}, {"alpha": 0.5}, {"edge_combination": "block"}, {"readout": "max"}, {"k_prop": 2}]
-)
+    "options",
+    [{"edges": ()}, {"alpha": 0.5}, {"edge_combination": "block"}, {"readout": "max"}, {"k_prop": 2}, {"rewiring": 0},
+     {"propagation": "step_by_step"}],
+)  # fmt: skip
 def test_at_one_seed_heads_that_differ_in_the_graph_or_readout_start_alike(options: dict[str, Any]) -> None:
     usual = head(position_init="normal").state_dict()
     other = head(position_init="normal", **options).state_dict()
@@ -255,7 +410,13 @@ def test_at_one_seed_heads_that_differ_in_the_graph_or_readout_start_alike(optio
 
 @pytest.mark.parametrize(
     "options",
-    [{"num_layers": 0}, {"positional_encoding": False}, {"position_init": "normal"}, {"readout": "attention"}],
+    [
+        {"num_layers": 0},
+        {"positional_encoding": False},
+        {"position_init": "normal"},
+        {"readout": "attention"},
+        {"encoder": "mlp"},
+    ],
 )
 def test_leaving_a_part_out_or_adding_one_leaves_the_classifier_s_start(options: dict[str, Any]) -> None:
     usual, other = (module.get_parameter("classifier.weight") for module in (head(), head(**options)))
@@ -296,6 +457,9 @@ def test_the_encoder_s_multiply_adds_are_those_of_its_formula(ffn_dim: int, expe
         ({"num_heads": 3}, "num_heads must divide the channels, but got num_heads=3 for 16 channels"),
         ({"width": 12}, "but got num_heads=8 for 12 channels"),
         ({"readout": "avg"}, "no readout 'avg'; valid names: attention, max, mean, norm_mean"),
+        ({"encoder": "mlpp"}, "no encoder 'mlpp'; did you mean 'mlp'"),
+        ({"propagation": "step_by_steps"}, "no propagation 'step_by_steps'; did you mean 'step_by_step'"),
+        ({"rewiring": -1}, r"rewiring >= 0 must hold, but got rewiring=-1"),
         ({"activation": "geluu"}, "no activation 'geluu'; did you mean 'gelu'"),
         ({"position_init": "zero"}, "no position_init 'zero'; did you mean 'zeros'"),
         ({"edges": ("time_alined",)}, "no edges of the kind 'time_alined'; did you mean 'time_aligned'"),

@@ -288,14 +288,29 @@ def test_best_val_evaluates_the_epoch_that_validation_likes_best(tmp_path: Path,
     assert record.selection == "best_val"
 
 
-def test_best_val_is_refused_without_a_validation_split(tmp_path: Path, tiny_clips: Path) -> None:
+def test_best_val_needs_a_validation_split_which_may_be_held_out(tmp_path: Path, tiny_clips: Path) -> None:
     root = tmp_path / "clips"
     shutil.copytree(tiny_clips, root)
     for path in root.glob("video/*/*_016.mp4"):
         path.unlink()
     config = evolve(TINY, {"train.selection": "best_val"})
-    with pytest.raises(InputError, match="needs a validation split"):
-        identify(config, machine=Machine(data_root=root, missing="skip"))
+    machine = Machine(data_root=root, missing="skip")
+    with pytest.raises(InputError, match=r"needs a validation split .*, or hold out .* by --set data.holdout=0.1"):
+        identify(config, machine=machine)
+    held_out = evolve(config, {"data.holdout": 0.25})
+    assert identify(held_out, machine=machine).data == identify(TINY, machine=machine).data, "of the lists"
+    record = run(held_out, seed=0, machine=machine, folder=tmp_path / "trial")
+    assert (record.data.num_train, record.data.num_val, record.data.num_test) == (48, 16, 12)
+    scores = [float(row["val_top1"]) for row in history(tmp_path / "trial")]
+    assert record.epoch == scores.index(max(scores)) + 1
+    whole = run(TINY, seed=0, machine=machine, folder=tmp_path / "whole")
+    assert (whole.data.num_train, whole.data.num_val) == (64, 0)
+    assert whole.trial_id != record.trial_id
+
+
+def test_holding_out_is_refused_before_training_where_there_is_a_validation_split(tiny_clips: Path) -> None:
+    with pytest.raises(InputError, match=r"synthetic has one of its own \(4 clips\)"):
+        identify(evolve(TINY, {"data.holdout": 0.1}), machine=Machine(data_root=tiny_clips))
 
 
 def test_a_pretrained_backbone_without_weights_says_where_they_come_from(tiny_clips: Path) -> None:

@@ -7,7 +7,7 @@ from unicodedata import normalize
 
 import pytest
 
-from taghead.data.clips import DATASETS, Clip, ClipList, read_clips
+from taghead.data.clips import DATASETS, Clip, ClipList, hold_out, read_clips
 from taghead.errors import InputError
 
 
@@ -235,3 +235,60 @@ def test_a_clip_that_goes_after_listing_is_told_when_identity_is_asked_for(haa50
 def test_listing_clips_loads_neither_torch_nor_a_decoder():
     code = "import sys, taghead.data.clips; print([name for name in ('torch', 'av', 'numpy') if name in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+@pytest.fixture
+def unvalidated(haa500):
+    """Two classes of 16 training clips, and no validation split."""
+    for path in haa500.glob("video/*/*_016.mp4"):
+        path.unlink()
+    return read_clips("haa500", haa500, missing="skip")
+
+
+@pytest.mark.parametrize(("fraction", "of_each_class"), [(0.1, 2), (0.25, 4), (0.5, 8), (0.99, 15)])
+def test_the_fraction_of_each_class_is_held_out_and_a_clip_stays(unvalidated, fraction, of_each_class):
+    clips = hold_out(unvalidated, fraction)
+    for label in (0, 1):
+        val, train = (sum(clip.label == label for clip in clips.split(split)) for split in ("val", "train"))
+        assert (val, train) == (of_each_class, 16 - of_each_class)
+    assert clips.has_validation and not unvalidated.has_validation
+    assert clips.split("test") == unvalidated.split("test")
+    assert sorted(clips.split("train") + clips.split("val"), key=lambda clip: clip.id) == list(
+        unvalidated.split("train")
+    )
+
+
+def test_what_is_held_out_goes_by_the_ids_alone_and_grows_with_the_fraction(unvalidated):
+    smaller, larger = (set(names(hold_out(unvalidated, fraction), "val")) for fraction in (0.2, 0.5))
+    assert smaller < larger
+    turned = ClipList("haa500", ("a", "b"), unvalidated.clips[::-1], unvalidated.root, False)
+    assert hold_out(turned, 0.2).held_out == smaller
+    # another choice would give stored trials other training clips under their old ids
+    assert smaller == {"a_000", "a_004", "a_014", "b_003", "b_008", "b_013"}
+
+
+def test_a_class_with_one_clip_keeps_it_in_training(unvalidated):
+    few = tuple(clip for clip in unvalidated.clips if clip.label == 0 or clip.split == "test" or clip.id == "b_000")
+    clips = hold_out(ClipList("haa500", ("a", "b"), few, unvalidated.root, False), 0.9)
+    assert "b_000" in names(clips, "train") and len(clips.split("val")) == 14
+
+
+def test_holding_out_leaves_the_fingerprint_and_counts_its_clips(unvalidated):
+    clips = hold_out(unvalidated, 0.25)
+    assert clips.fingerprint == unvalidated.fingerprint
+    assert (clips.counts["train"], clips.counts["val"]) == ((24, 24, 0), (10, 8, 2))
+
+
+def test_holding_nothing_out_changes_nothing(haa500):
+    clips = read_clips("haa500", haa500)
+    assert hold_out(clips, 0.0) is clips
+
+
+def test_holding_out_is_refused_where_there_is_a_validation_split(haa500):
+    with pytest.raises(InputError, match=r"haa500 has one of its own \(2 clips\) and data.holdout=0.1: use that one"):
+        hold_out(read_clips("haa500", haa500), 0.1)
+
+
+def test_holding_out_less_than_a_clip_of_any_class_is_refused(unvalidated):
+    with pytest.raises(InputError, match=r"data.holdout=0.01 holds out no clip of haa500, .* at the most 16 training"):
+        hold_out(unvalidated, 0.01)

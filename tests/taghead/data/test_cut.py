@@ -143,9 +143,10 @@ def test_an_interrupt_leaves_whole_files_only(tmp_path):
     )
     script = tmp_path / "script.py"
     script.write_text(
-        "import sys; from pathlib import Path; from taghead.data.cut import cut, plan_cuts\n"
+        "import signal, sys; from pathlib import Path; from taghead.data.cut import cut, plan_cuts\n"
         "root = Path(sys.argv[1])\n"
         "if __name__ == '__main__':\n"
+        "    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it\n"
         "    cut(plan_cuts(root / 'videos', root / 'annotations.json', root / 'gym'), workers=2)\n"
     )
     clips = tmp_path / "gym" / "clips"

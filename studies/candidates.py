@@ -1,0 +1,372 @@
+"""A search as it stands, ``results/studies/<name>/search.json``: what is searched, and the candidates chosen so far.
+
+What came of a candidate is not in it but in the store, as for every trial; so a search can be killed between any two
+lines and goes on. Who wins is worked out here, from the two; no sampler is needed to read a search.
+"""
+
+import csv
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError
+
+from studies.plan import Identity
+from studies.store import Store
+from studies.study import BASE, OBJECTIVES, Choice, Range, Search, Space, text_of
+from studies.trial import Trial
+from taghead.config import Config, Value, defaults, evolve, flatten
+from taghead.errors import InputError
+from taghead.files import write_text
+from taghead.record import RECIPE_VERSION, Keep
+
+SCHEMA_VERSION = 1  # of search.json
+Params = dict[str, bool | int | float | str | None]  # what a sampler chose, by dotted key; tuples as texts
+
+
+class Candidate(Value):
+    """One choice of the sampler.
+
+    Attributes:
+        number: From 0, in the order of choosing.
+        params: What was chosen.
+        trials: Its trial ids by seed; none where it is no valid experiment.
+        invalid: Why it is none.
+        same_as: The number of an earlier candidate that is the same experiment.
+        attrs: What the sampler noted for itself.
+    """
+
+    number: int
+    params: Params
+    trials: dict[int, str] = Field(default_factory=dict)
+    invalid: str | None = None
+    same_as: int | None = None
+    attrs: dict[str, Any] = Field(default_factory=dict)
+
+    @property
+    def is_new(self) -> bool:
+        """Whether it counts as a trial of the search."""
+        return self.invalid is None and self.same_as is None
+
+
+class SearchState(Value):
+    """A search as it was last launched, and its candidates."""
+
+    schema_version: int = SCHEMA_VERSION
+    name: str
+    title: str
+    objectives: tuple[str, ...]
+    num_trials: int
+    definition: dict[str, Any]  # what may not change while a search goes on, by what it is called
+    candidates: tuple[Candidate, ...] = ()
+
+    @property
+    def num_new(self) -> int:
+        """How many different candidates there are."""
+        return sum(one.is_new for one in self.candidates)
+
+    def trial_ids(self) -> tuple[str, ...]:
+        """Every trial of the candidates once, in the order of choosing."""
+        return tuple(dict.fromkeys(name for one in self.candidates for name in one.trials.values()))
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came of a candidate.
+
+    Attributes:
+        state: ``fail`` where a trial failed or diverged, or is no valid experiment; ``open`` until it is known.
+        values: One for each objective, means over the seeds, where it is complete.
+        curve: The first objective by epoch, of the first seed, where epochs have it.
+        reason: Why it failed.
+    """
+
+    state: Literal["complete", "pruned", "fail", "open"]
+    values: tuple[float, ...] = ()
+    curve: Mapping[int, float] = field(default_factory=dict)
+    reason: str = ""
+
+
+def start(search: Search, *, identity: Identity) -> SearchState:
+    """A search of which no candidate is chosen yet.
+
+    Args:
+        search: The search.
+        identity: The fingerprints of its base.
+    """
+    known = defaults()
+    base = {key: value for key, value in flatten(search.base).items() if value != known[key]}
+    definition = {
+        "base": base,
+        "space": {key: asdict(one) for key, one in search.space.items()},
+        **{name: getattr(search, name) for name in ("objectives", "sampler", "sampler_options")},
+        **{name: getattr(search, name) for name in ("pruner", "pruner_options", "seed", "seeds", "while_searching")},
+        "holdout": search.holdout if _holds_out(search, identity) else 0.0,
+        "dataset": next(iter(search.datasets)),
+        "data": identity.data,
+        "weights": identity.weights,
+        "recipe": RECIPE_VERSION,
+    }
+    as_json = json.loads(json.dumps(definition))  # as it will be read again
+    common = {name: getattr(search, name) for name in ("name", "title", "objectives", "num_trials")}
+    return SearchState(definition=as_json, **common)
+
+
+def resume(search: Search, *, identity: Identity, results: Path) -> SearchState:
+    """A search as it stands in the results folder, or at its start where it was never launched.
+
+    Args:
+        search: The search.
+        identity: The fingerprints of its base.
+        results: The results folder.
+
+    Raises:
+        InputError: The stored one is another; tells the difference and how to extend it.
+    """
+    new = start(search, identity=identity)
+    if not _path(results, search.name).exists():
+        return new
+    old = read_search(results, search.name)
+    before, after = (_flat(state.definition) for state in (old, new))
+    changed = [key for key in {**before, **after} if before.get(key, "not there") != after.get(key, "not there")]
+    if changed:
+        lines = [f"  {key}: {before.get(key, 'not there')} -> {after.get(key, 'not there')}" for key in changed]
+        raise InputError(
+            f"search {search.name} was begun otherwise in {results}; changed are\n" + "\n".join(lines) + "\n"
+            "More trials (--trials) extend a search; for another base or space give it another --name, where trials "
+            "that are the same are not run again."
+        )
+    return new.model_copy(update={"candidates": old.candidates})
+
+
+def write_search(state: SearchState, *, results: Path) -> None:
+    """Writes ``search.json`` whole."""
+    path = _path(results, state.name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text(path, json.dumps(state.model_dump(mode="json"), indent=1, ensure_ascii=False) + "\n")
+
+
+def read_search(results: Path, name: str) -> SearchState:
+    """Reads a search that was launched.
+
+    Raises:
+        InputError: There is none of that name, it is damaged, or a newer version wrote it.
+    """
+    path = _path(results, name)
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        if values["schema_version"] > SCHEMA_VERSION:
+            raise InputError(f"{path}: written by a newer taghead; upgrade.")
+        return SearchState.model_validate(values)
+    except FileNotFoundError:
+        raise InputError(f"{results}: no search {name!r} was launched there.") from None
+    except (ValidationError, ValueError, KeyError, TypeError) as error:
+        if isinstance(error, InputError):
+            raise
+        reason = str(error).splitlines()[0]
+        raise InputError(
+            f"{path}: not a search ({reason}); remove the file to choose anew: finished trials are not run again."
+        ) from None
+
+
+def searches(results: Path) -> list[str]:
+    """The searches that were launched in a results folder, sorted."""
+    return sorted(path.parent.name for path in (results / "studies").glob("*/search.json"))
+
+
+def space_of(state: SearchState) -> Space:
+    """The space that a stored search is over."""
+    stored = state.definition["space"].items()
+    return {key: Choice(**one) if "values" in one else Range(**one) for key, one in stored}
+
+
+def config_of(search: Search, params: Mapping[str, Any], *, identity: Identity) -> Config:
+    """The experiment of a candidate.
+
+    Args:
+        search: The search.
+        params: What was chosen.
+        identity: The fingerprints of the search's base.
+
+    Raises:
+        InputError: The values do not go together.
+    """
+    held_out = {"data.holdout": search.holdout} if _holds_out(search, identity) else {}
+    return evolve(search.base, {**held_out, **search.while_searching, **overrides_of(search.space, params)})
+
+
+def overrides_of(space: Space, params: Mapping[str, Any]) -> dict[str, Any]:
+    """What a candidate changes in the base: the chosen texts as the values they stand for."""
+    found = {}
+    for key, chosen in params.items():
+        one = space[key]
+        by_text = {text_of(value): value for value in one.values} if isinstance(one, Choice) else {}
+        found[key] = by_text.get(text_of(chosen), chosen)
+    return found
+
+
+def expected_trials(search: Search, state: SearchState, *, identity: Identity) -> list[Trial]:
+    """Stand-ins for the trials that a search has not chosen yet, by which time and disk can be estimated.
+
+    Args:
+        search: The search.
+        state: As it stands.
+        identity: The fingerprints of its base.
+    """
+    known: dict[str, Any] = {"data": identity.data, "synthetic": identity.synthetic}
+    candidate, final = config_of(search, {}, identity=identity), search.study({BASE: {}})
+    made: list[tuple[str, Config, int, tuple[Keep, ...]]] = []
+    for number in range(state.num_new, search.num_trials):
+        made += [(f"{search.name}-{number}-{seed}", candidate, seed, ()) for seed in search.seeds]
+    for row in (BASE, "winner"):
+        made += [(f"{search.name}-{row}-{seed}", search.base, seed, search.keep) for seed in final.seeds]
+    return [
+        Trial(trial_id=name, config=config, seed=seed, keep=frozenset(keep), label=name, **known)
+        for name, config, seed, keep in made
+    ]
+
+
+def result_of(state: SearchState, candidate: Candidate, store: Store) -> Result:
+    """What came of a candidate, by the records of its trials.
+
+    Args:
+        state: The search.
+        candidate: One of its candidates; one that repeats another has the other's result.
+        store: Where the trials are.
+
+    Raises:
+        InputError: A record lacks what is searched for.
+    """
+    if candidate.same_as is not None:
+        return result_of(state, state.candidates[candidate.same_as], store)
+    if candidate.invalid is not None:
+        return Result("fail", reason=candidate.invalid)
+    endings = [store.ending(name) for name in candidate.trials.values()]
+    reasons = [ending[1] for ending in endings if ending and ending[0] in ("failed", "diverged")]
+    if reasons:
+        return Result("fail", reason=reasons[0])
+    if None in endings:
+        return Result("open")
+    names = list(candidate.trials.values())
+    curve = curve_of(store.trials / names[0], state.objectives[0])
+    if any(ending and ending[0] == "pruned" for ending in endings):
+        return Result("pruned", curve=curve)
+    by_seed = [[_value(store, name, objective) for objective in state.objectives] for name in names]
+    values = tuple(math.fsum(column) / len(column) for column in zip(*by_seed, strict=True))
+    if not all(map(math.isfinite, values)):
+        return Result("fail", curve=curve, reason="a score is no number")
+    return Result("complete", values, curve)
+
+
+def curve_of(folder: Path, name: str) -> dict[int, float]:
+    """A column of a trial's history by epoch; empty where there is none."""
+    try:
+        with (folder / "history.csv").open(newline="", encoding="utf-8") as file:
+            return {int(row["epoch"]): float(row[name]) for row in csv.DictReader(file) if row.get(name)}
+    except FileNotFoundError:
+        return {}
+
+
+def winners(state: SearchState, results: Sequence[Result]) -> list[Candidate]:
+    """The best candidate, or those of the Pareto front, the best in the first objective first.
+
+    Of equally good ones the earliest counts.
+
+    Args:
+        state: The search.
+        results: Of each candidate.
+    """
+    signs = [1 if OBJECTIVES[name] == "maximize" else -1 for name in state.objectives]
+    scored = {
+        one.number: tuple(sign * value for sign, value in zip(signs, result.values, strict=True))
+        for one, result in zip(state.candidates, results, strict=True)
+        if one.is_new and result.state == "complete"
+    }
+    front: dict[tuple[float, ...], int] = {}
+    for number, score in scored.items():
+        beaten = any(
+            other != score and all(a >= b for a, b in zip(other, score, strict=True)) for other in scored.values()
+        )
+        if not beaten:
+            front.setdefault(score, number)
+    return [state.candidates[number] for _, number in sorted(front.items(), reverse=True)]
+
+
+def in_words(state: SearchState, candidate: Candidate, result: Result) -> str:
+    """A candidate's scores and what was chosen, on one line."""
+    scores = [
+        f"{name} {value:.1%}" if OBJECTIVES[name] == "maximize" else f"{name} {value:,.0f}"
+        for name, value in zip(state.objectives, result.values, strict=False)
+    ]
+    return f"{', '.join(scores) or result.state}; {params_in_words(candidate.params)}"
+
+
+def params_in_words(params: Mapping[str, Any]) -> str:
+    """What was chosen: the keys and values, numbers to four digits."""
+    return ", ".join(f"{key} {v:.4g}" if isinstance(v, float) else f"{key} {v}" for key, v in params.items())
+
+
+def final_rows(search: Search, state: SearchState, results: Sequence[Result]) -> tuple[dict[str, dict[str, Any]], str]:
+    """The base and the winners, which are run again over fresh seeds, and what must be said of them.
+
+    Args:
+        search: The search.
+        state: As it stands.
+        results: Of each candidate.
+
+    Returns:
+        Overrides by label, and the sentences.
+    """
+    best = winners(state, results)
+    several = len(state.objectives) > 1
+    rows = {f"front {number}" if several else "winner": one for number, one in enumerate(best, start=1)}
+    counts = {name: sum(r.state == name for r, one in zip(results, state.candidates, strict=True) if one.is_new)
+              for name in ("complete", "pruned", "fail")}  # fmt: skip
+    told = ", ".join(f"{number} {'failed' if name == 'fail' else name}" for name, number in counts.items() if number)
+    repeated = sum(one.same_as is not None for one in state.candidates)
+    seeds = ", ".join(map(str, search.seeds))
+    note = (
+        f"{'The front was' if several else 'winner was'} picked from {state.num_new} candidates ({told}"
+        f"{f'; {repeated} more repeated one of them' if repeated else ''}) by {' and '.join(state.objectives)} at seed "
+        f"{seeds}; base and {'front' if several else 'winner'} were run again over seeds that no choice was made by."
+    )
+    if {"top1", "mca"} & set(state.objectives):
+        note += " The choice was made on the test clips, so that these scores flatter it all the same."
+    for label, one in rows.items():
+        note += f" {label}: candidate {one.number}, {params_in_words(one.params)}."
+    return {BASE: {}, **{label: overrides_of(search.space, one.params) for label, one in rows.items()}}, note
+
+
+def _holds_out(search: Search, identity: Identity) -> bool:
+    return not identity.validation and any(name.startswith("val_") for name in search.objectives)
+
+
+def _value(store: Store, trial_id: str, objective: str) -> float:
+    record = store.read(trial_id)
+    if record is None:
+        raise InputError(f"{store.trials / trial_id}: has gone while it was read.")
+    if objective in record.metrics:
+        return record.metrics[objective]
+    if objective.startswith("val_"):
+        curve = curve_of(store.trials / trial_id, objective)
+        if not curve:
+            raise InputError(f"{store.trials / trial_id}/history.csv: no column {objective}, which is searched for.")
+        return curve[record.epoch] if record.epoch in curve else curve[max(curve)]
+    from taghead import complexity
+
+    count = {"multiply_adds": complexity.multiply_adds, "parameters": complexity.parameters}[objective]
+    return float(count(record.config, num_classes=record.data.num_classes))
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        found |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return found
+
+
+def _path(results: Path, name: str) -> Path:
+    return results / "studies" / name / "search.json"

@@ -1,0 +1,153 @@
+"""Brings plans and searches to their end: what is written first, progress, signals, the last words, the exit status."""
+
+import signal
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from studies import summary
+from studies.candidates import SearchState, final_rows, resume, write_search
+from studies.feed import Feed, GridFeed, trials_of
+from studies.launch import left, no_longer
+from studies.plan import Identity, Plan, make_plan, write_plan
+from studies.progress import Progress
+from studies.store import Store
+from studies.study import Search
+from studies.trial import Trial, Work
+from taghead.config import Config
+
+STOPPED = 128  # and the signal's number: the exit status of what was stopped by one
+
+
+class Stop:
+    """A handler of the signals that stop a run; remembers which one came, since Ray raises its own in place of ours."""
+
+    number = int(signal.SIGINT)
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        """Interrupts whatever runs."""
+        self.number = number
+        raise KeyboardInterrupt
+
+
+@dataclass(frozen=True, kw_only=True)
+class Driver:
+    """Runs what it is given; a value.
+
+    Attributes:
+        results: The results folder.
+        machines: Where a trial runs, by data set.
+        identify: Gives the fingerprints of a config's clips and weights; remembers them.
+        executor: `studies.feed.run_here`, or another function of that shape.
+        timeout: Seconds that one attempt at a trial may take; None for as many as it likes.
+    """
+
+    results: Path
+    machines: Mapping[str, Any]
+    identify: Callable[[Config], Identity]
+    executor: Callable[..., None]
+    timeout: float | None = None
+
+    def run(self, plans: Sequence[Plan], searches: Sequence[Search]) -> int:
+        """Runs plans together, then searches one by one.
+
+        Args:
+            plans: Those of grids.
+            searches: The searches.
+
+        Returns:
+            The exit status: 0 where all is complete; 2 where the user can mend what is in the way; 128 and a signal's
+            number where one stopped it; else 1.
+
+        Raises:
+            InputError: A search was begun with another base or space.
+        """
+        status = self.run_plans(plans) if plans else 0
+        for search in searches:
+            if status >= STOPPED:
+                break
+            status = max(status, self.run_search(search))
+        return status
+
+    def run_plans(self, plans: Sequence[Plan]) -> int:
+        """Writes the plans, runs what is left of them, and tells how it ended.
+
+        Args:
+            plans: Those of grids.
+
+        Returns:
+            The exit status: 0 where all trials are complete.
+        """
+        store = Store(self.results)
+        for one in plans:
+            if number := no_longer(one, self.results):
+                print(
+                    f"{one.name}: {number} trials of its last launch are no part of this one and stay in the results."
+                )
+            write_plan(one, results=self.results)
+        trials = trials_of(plans)
+        todo = left(trials, store)
+        feed = GridFeed(todo, store=store)
+        if todo:
+            print(f"{len(trials)} trials, {len(todo)} to run", flush=True)
+            if number := self._execute(feed, todo, there=len(trials) - len(todo)):
+                print(
+                    f"stopped with {len(left(trials, store))} of {len(trials)} trials left; the same command goes on."
+                )
+                return number
+        return summary.show_end(plans, trials, feed.outcomes, store)
+
+    def run_search(self, search: Search) -> int:
+        """Chooses and runs candidates to the search's end, then its winners and the base over fresh seeds.
+
+        Args:
+            search: The search.
+
+        Returns:
+            The exit status, as of `run_plans`.
+
+        Raises:
+            InputError: It was begun with another base or space.
+        """
+        from studies.search import SearchFeed
+
+        store, identity = Store(self.results), self.identify(search.base)
+        state = resume(search, identity=identity, results=self.results)
+
+        def save(state: SearchState) -> None:
+            write_search(state, results=self.results)
+
+        save(state)
+        feed = SearchFeed(search, state, store=store, identify=self.identify, save=save)
+        if not feed.is_finished():
+            there = sum(result.state != "open" for one, result in zip(state.candidates, feed.results(), strict=True))
+            to_come = search.num_trials * len(search.seeds) - there
+            print(f"{search.name}: {search.num_trials} candidates, {there} are known", flush=True)
+            if number := self._execute(feed, [], there=there, to_come=to_come):
+                print(f"stopped with {feed.state.num_new} candidates chosen; the same command goes on.")
+                return number
+        results = feed.results()
+        status = summary.show_search(feed.state, results, store, stopped=feed.stopped)
+        if status:
+            return status
+        rows, note = final_rows(search, feed.state, results)
+        return self.run_plans([make_plan(search.study(rows, note=note), identify=self.identify)])
+
+    def _execute(self, feed: Feed, trials: Sequence[Trial], *, there: int, to_come: int = 0) -> int:
+        """Works a feed off; gives 0, or the exit status where a signal stopped it."""
+        from taghead.run import complete, run
+
+        work = Work(root=self.results, machines=self.machines, run=run, complete=complete, timeout=self.timeout)
+        stop = Stop()
+        before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            with Progress(trials, there=there, to_come=to_come) as progress:
+                self.executor(feed, work, watch=progress)
+        except KeyboardInterrupt:
+            return STOPPED + stop.number
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+        return 0

@@ -1,0 +1,272 @@
+"""Searches by real samplers and pruners over a made-up training whose scores are known."""
+
+import random
+from types import SimpleNamespace
+
+import fakes
+import pytest
+
+from studies.candidates import final_rows, read_search, resume, winners, write_search
+from studies.search import SearchFeed, points
+from studies.store import Store
+from studies.study import Choice, Range, Search
+from studies.trial import PrunedError, Trial, Work
+from taghead.config import evolve
+from taghead.errors import InputError
+
+READOUT = {"head.readout": ("max",)}
+SPACE = {
+    "train.lr": Range(1e-5, 1e-1, log=True),
+    "head.readout": Choice(("mean", "max")),
+    "head.alpha": Range(0.05, 0.5, only_if=READOUT),
+    "head.edges": Choice((("intra_frame",), ())),
+}
+FINITE = {
+    "head.readout": Choice(("mean", "max")),
+    "head.edges": Choice(((), ("intra_frame",))),
+    "head.k_prop": Range(1, 2),  # of no effect without edges
+}
+
+
+def search(space=SPACE, **changes):
+    return Search(name="mine", title="A search", space=space, datasets={"haa500": fakes.BASE}, **changes)
+
+
+def feed_of(search, root, identify=fakes.identify):
+    state = resume(search, identity=identify(search.base), results=root)
+    return SearchFeed(
+        search, state, store=Store(root), identify=identify, save=lambda state: write_search(state, results=root)
+    )
+
+
+def drive(search, root, *, order=0, stop=None, run=fakes.scored):
+    """Three workers at once that finish in an order drawn; ``stop`` of them, or all."""
+    feed, work = feed_of(search, root), Work(root=root, machines={"haa500": fakes.Machine()}, run=run, complete=None)
+    drawn, running, ended = random.Random(order), [], 0
+    while not feed.is_finished() and ended != stop:
+        while len(running) < 3 and (trial := feed.next()):
+            running.append(trial)
+        if not running:
+            break
+        trial = running.pop(drawn.randrange(len(running)))
+        feed.done(trial, work(trial, lambda row, trial=trial: _goes_on(feed, trial, row)))
+        ended += 1
+    return feed
+
+
+def _goes_on(feed, trial, row):
+    if not feed.epoch(trial, row):
+        raise PrunedError
+
+
+KINDS = {
+    "tpe": {},
+    "random": {"sampler": "random"},
+    "nsga2": {
+        "sampler": "nsga2",
+        "objectives": ("val_top1", "parameters"),
+        "sampler_options": {"population_size": 5},
+    },
+    "median": {"pruner": "median", "pruner_options": {"n_startup_trials": 3}},
+    "successive_halving": {"pruner": "successive_halving"},
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_chosen_depends_on_no_order_of_finishing_and_on_no_interruption(kind, tmp_path):
+    mine = search(num_trials=16, **KINDS[kind])
+    feeds = [drive(mine, tmp_path / str(order), order=order) for order in (1, 2)]
+    for stop in (4, 5, 3):
+        drive(mine, tmp_path / "3", order=3, stop=stop)
+    feeds.append(drive(mine, tmp_path / "3", order=3))
+    texts = {(tmp_path / name / "studies/mine/search.json").read_text() for name in "123"}
+    assert len(texts) == 1
+    assert feeds[0].results() == feeds[1].results() == feeds[2].results()
+    assert feeds[0].state.num_new == 16
+
+
+def test_the_sampler_learns(tmp_path):
+    feed = drive(search(num_trials=30, seed=1), tmp_path)
+    values = [result.values[0] for result in feed.results()]
+    assert sum(values[-10:]) > sum(values[:10])  # ten at random first
+    best = winners(feed.state, feed.results())[0]
+    assert best.params["head.readout"] == "max" and 1e-4 < best.params["train.lr"] < 1e-2
+
+
+def test_a_pruned_candidate_is_told_and_recorded_as_pruned_with_the_epochs_that_it_had(tmp_path):
+    feed = drive(search(num_trials=16, **KINDS["median"]), tmp_path)
+    pruned = [number for number, result in enumerate(feed.results()) if result.state == "pruned"]
+    assert pruned
+    record = Store(tmp_path).read(feed.state.candidates[pruned[0]].trials[0])
+    assert record.status == "pruned" and not record.metrics
+    assert len(feed.results()[pruned[0]].curve) < fakes.EPOCHS
+    assert not {one.number for one in winners(feed.state, feed.results())} & set(pruned)
+
+
+def test_a_grid_trains_to_its_end_what_a_search_had_pruned(tmp_path):
+    feed = drive(search(num_trials=16, **KINDS["median"]), tmp_path)
+    number = next(number for number, result in enumerate(feed.results()) if result.state == "pruned")
+    trial_id = feed.state.candidates[number].trials[0]
+    assert Store(tmp_path).need(trial_id, (), pruned_counts=True) == "nothing"
+    assert Store(tmp_path).need(trial_id, ()) == "train"
+
+
+def test_a_search_over_what_is_in_the_store_runs_nothing(tmp_path):
+    mine = search(num_trials=6)
+    drive(mine, tmp_path)
+    (tmp_path / "studies/mine/search.json").unlink()
+    again = feed_of(mine, tmp_path)
+    assert again.next() is None and again.is_finished()
+    assert again.state.num_new == 6
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random", "grid"])
+def test_a_space_that_is_exhausted_ends_and_repeats_are_counted_not_run(sampler, tmp_path):
+    feed = drive(search(FINITE, sampler=sampler, num_trials=100), tmp_path)
+    assert feed.is_finished()
+    assert feed.state.num_new == 6  # of 8 points: without edges k_prop is not read
+    repeats = [one for one in feed.state.candidates if one.same_as is not None]
+    assert len(repeats) >= 2
+    assert len(list((tmp_path / "trials").iterdir())) == 6
+    results = feed.results()
+    assert all(results[one.number] == results[one.same_as] for one in repeats)
+
+
+def test_a_condition_leaves_a_key_out_where_it_does_not_hold(tmp_path):
+    feed = drive(search(num_trials=8), tmp_path)
+    for one in feed.state.candidates:
+        assert ("head.alpha" in one.params) == (one.params["head.readout"] == "max")
+    assert {} in [dict(point) for point in points({})] and len(points(FINITE)) == 8
+    assert points(SPACE) is None
+
+
+def test_no_more_candidates_are_ahead_than_were_asked_for(tmp_path):
+    feed = feed_of(search(ahead=2), tmp_path)
+    assert [feed.next() is not None for _ in range(3)] == [True, True, False]
+    assert not feed.is_finished()
+
+
+def test_a_candidate_that_fails_is_told_so_and_the_search_goes_on(tmp_path):
+    feed = drive(search(num_trials=5), tmp_path, run=fakes.fails_often)
+    states = [result.state for result in feed.results()]
+    assert states.count("fail") >= 1 and states.count("complete") >= 1 and len(states) == 5
+    assert "learning rates" in next(result.reason for result in feed.results() if result.state == "fail")
+
+
+def test_values_that_do_not_go_together_are_a_failed_candidate_that_is_no_trial(tmp_path):
+    heads = {"head.num_heads": Choice((8, 7)), "train.lr": Range(1e-5, 1e-1, log=True)}
+    feed = drive(search(heads, num_trials=6), tmp_path)
+    invalid = [one for one in feed.state.candidates if one.invalid]
+    assert invalid and all("num_heads must divide" in one.invalid for one in invalid)
+    assert feed.state.num_new == 6
+
+
+def test_more_trials_extend_a_search_by_those_alone(tmp_path):
+    drive(search(num_trials=5), tmp_path)
+    before = {path.name for path in (tmp_path / "trials").iterdir()}
+    feed = drive(search(num_trials=8), tmp_path)
+    after = {path.name for path in (tmp_path / "trials").iterdir()}
+    assert before < after and len(after) == feed.state.num_new == 8
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"space": {**SPACE, "train.lr": Range(1e-4, 1e-1, log=True)}}, "space.train.lr.low: 1e-05 -> 0.0001"),
+        ({"sampler": "random"}, "sampler: tpe -> random"),
+        ({"while_searching": {"train.epochs": 2}}, "while_searching.train.epochs: not there -> 2"),
+    ],
+)
+def test_another_space_or_base_is_refused_with_the_difference_and_the_way_on(changed, said, tmp_path):
+    drive(search(num_trials=3), tmp_path)
+    with pytest.raises(InputError) as error:
+        feed_of(search(**{"space": SPACE, **changed}), tmp_path)
+    assert said in str(error.value) and "--trials" in str(error.value) and "--name" in str(error.value)
+
+
+def test_another_base_is_refused_with_the_difference(tmp_path):
+    drive(search(num_trials=3), tmp_path)
+    with pytest.raises(InputError, match=r"base.head.ffn_dim: not there -> 77"):
+        feed_of(search().override({"head.ffn_dim": 77}), tmp_path)
+
+
+def test_training_clips_are_held_out_where_there_is_no_validation_split_and_only_while_searching(tmp_path):
+    def identify(config):
+        return SimpleNamespace(**{**vars(fakes.identify(config)), "validation": False})
+
+    feed = feed_of(search(), tmp_path, identify)
+    assert feed.next().config.data.holdout == 0.2
+    assert search().study({"base": {}}).datasets["haa500"].data.holdout == 0
+
+
+def test_winner_and_base_are_run_over_seeds_that_chose_nothing_and_the_table_says_of_how_many(tmp_path):
+    mine = search(num_trials=6, seeds=(1,), final_seeds=3)
+    feed = drive(mine, tmp_path)
+    rows, note = final_rows(mine, feed.state, feed.results())
+    final = mine.study(rows, note=note)
+    assert list(final.rows) == ["base", "winner"] and final.base_row == "base" and final.seeds == (0, 2, 3)
+    assert "picked from 6 candidates (6 complete) by val_top1 at seed 1" in final.note
+    assert "flatters" not in note
+    assert evolve(mine.base, final.rows["winner"])
+
+
+def test_the_front_holds_all_that_no_other_beats_in_both(tmp_path):
+    mine = search(num_trials=12, **KINDS["nsga2"])
+    feed = drive(mine, tmp_path)
+    best = winners(feed.state, feed.results())
+    values = [result.values for result in feed.results()]
+    for one in best:
+        score, cost = values[one.number]
+        assert not [other for other in values if other[0] >= score and other[1] <= cost and other != (score, cost)]
+    assert list(final_rows(mine, feed.state, feed.results())[0])[:2] == ["base", "front 1"]
+
+
+def test_a_damaged_or_newer_search_file_is_refused_by_name(tmp_path):
+    drive(search(num_trials=2), tmp_path)
+    path = tmp_path / "studies/mine/search.json"
+    path.write_text(path.read_text()[:100])
+    with pytest.raises(InputError, match=r"search.json: not a search .* remove the file"):
+        read_search(tmp_path, "mine")
+    path.write_text('{"schema_version": 99}')
+    with pytest.raises(InputError, match="newer taghead"):
+        read_search(tmp_path, "mine")
+    with pytest.raises(InputError, match="no search 'other'"):
+        read_search(tmp_path, "other")
+
+
+def test_a_trial_that_is_lost_for_good_counts_as_failed_until_the_next_launch(tmp_path):
+    feed = feed_of(search(num_trials=2, ahead=1), tmp_path)
+    first = feed.next()
+    from studies.trial import Outcome
+
+    for _ in range(5):
+        feed.done(first, Outcome("lost", "its worker process died"))
+        again = feed.next()
+        if again.trial_id != first.trial_id:
+            break
+    assert isinstance(again, Trial) and feed.results()[0].state == "fail"
+    assert feed_of(search(num_trials=2, ahead=1), tmp_path).next().trial_id == first.trial_id
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"objectives": ("accuracy",)}, "unknown objective 'accuracy'"),
+        ({"sampler": "tpee"}, "unknown sampler 'tpee'; did you mean 'tpe'"),
+        ({"pruner": "median", "seeds": (0, 1)}, "a pruner needs one seed and one objective"),
+        ({"space": {}}, "space must not be empty"),
+        ({"space": {"head.alfa": Choice((0.1, 0.2))}}, "unknown key 'head.alfa'"),
+        ({"space": {"head.alpha": Range(0.1, 1.5)}}, "head.alpha: .*1.5"),
+        ({"space": {"head.alpha": Range(0.1, 0.5)}, "sampler": "grid"}, "needs a step in the range of head.alpha"),
+        ({"space": {"head.alpha": Range(0.1, 0.5, only_if=READOUT), "head.readout": Choice(("max",))}}, "must come"),
+        ({"num_trials": 0}, "num_trials must be a whole number >= 1"),
+    ],
+)
+def test_a_search_is_checked_when_it_is_made(changes, said):
+    with pytest.raises(InputError, match=said):
+        search(**{"space": SPACE, **changes})
+
+
+def test_a_key_given_by_hand_is_fixed_and_no_longer_searched():
+    fixed = search().override({"train.lr": 1e-3})
+    assert "train.lr" not in fixed.space and fixed.base.train.lr == 1e-3
