@@ -6,9 +6,7 @@ from analysis import published
 from analysis.formats import Table
 from taghead import complexity
 from taghead.backbones import BACKBONES, grid_of
-from taghead.complexity import COMPONENTS as COMPONENTS
-from taghead.complexity import HEAD as HEAD
-from taghead.complexity import count_backbone, head_parameters
+from taghead.complexity import HEAD, count_backbone, head_parameters
 from taghead.config import Config, evolve
 from taghead.recipes import recipe
 

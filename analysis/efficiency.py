@@ -9,13 +9,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analysis import cells, published
-from analysis.complexity import COMPONENTS, HEAD, WIDTHS, count, paper_model
+from analysis.complexity import WIDTHS, count, paper_model
 from analysis.figure import COLUMN, MARKERS, PAGE, PALETTE, new_figure, stamp, styled
 from analysis.formats import Table
 from analysis.places import slug
 from analysis.tables import METRIC_NAMES, summary
 from studies.plan import Cell, Plan
 from taghead.backbones.own import is_own
+from taghead.complexity import COMPONENTS, HEAD
 from taghead.released import NUM_CLASSES
 
 QUANTITIES = {"params_m": "parameters, M", "gmac": "multiply-adds, G"}

@@ -265,7 +265,8 @@ def _weights(config: Config) -> tuple[float, ...]:
 def _without_graph(config: Config) -> Config | None:
     """The experiment but for its graph; None where the logits see more of the graph than its frame weights."""
     head = canonical(config).head
-    if config.model.head != "tag" or head.readout != "mean" or head.edge_dropout:
+    controlled = head.rewiring is not None or head.propagation == "step_by_step"
+    if config.model.head != "tag" or head.readout != "mean" or head.edge_dropout or controlled:
         return None
     default = flatten(Config())
     return canonical(evolve(config, {key: default[key] for key in GRAPH_FIELDS}))

@@ -3,10 +3,9 @@
     python benchmarks/bench_overhead.py
 
 A trial is one epoch that computes nothing. All ways take turns, each in a process of its own; a way's seconds a trial
-are those from its first ended trial to its last, so that the start of Ray and of workers is told apart from it. Ours
-are the real store, records and progress, fsync included; the peers keep what they keep by themselves. The second table
-is what a launch does beside its trials, by how many trials the results folder holds. Writes overhead.json and
-overhead.md.
+are those after its first fifth, so that the start of Ray and of workers is told apart from it. Ours are the real
+store, records and progress, fsync included; the peers keep what they keep by themselves. The second table is what a
+launch does beside its trials, by how many trials the results folder holds. Writes overhead.json and overhead.md.
 """
 
 import argparse
@@ -23,6 +22,7 @@ from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import redirect_stdout
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
@@ -31,7 +31,27 @@ from typing import Any
 CPUS = 2
 STORED = (0, 1_000, 10_000)  # trials in the results folder
 NEW = 100  # trials of the study whose launch is timed
-Ends = list[float]  # when each trial ended, by time.perf_counter
+
+
+class Clock:
+    """Is told of every trial that ended; begins to measure when a fifth of them has."""
+
+    def __init__(self, number: int) -> None:
+        self._skipped = number // 5
+        self._number = number
+        self._began = time.perf_counter()
+        self._times: list[float] = []
+
+    def ended(self) -> None:
+        """A trial has ended."""
+        self._times.append(time.perf_counter())
+
+    def result(self) -> dict[str, float]:
+        """Seconds until the first trial ended, and seconds a trial after the first fifth."""
+        assert len(self._times) == self._number
+        trials = self._number - self._skipped
+        each = (self._times[-1] - self._times[self._skipped - 1]) / trials
+        return {"start": self._times[0] - self._began, "each": each}
 
 
 def trivial_run(config: Any, *, seed: int, machine: Any, folder: Path, on_epoch: Callable, attempt: int, **_: Any):
@@ -79,30 +99,29 @@ def trials_and_work(root: Path, number: int) -> tuple[list[Any], Any]:
     return trials, Work(root=root, machines={"haa500": machine}, run=trivial_run, complete=lambda *_, **__: None)
 
 
-def ours(folder: Path, number: int) -> Ends:
+def ours(folder: Path, number: int, clock: Clock) -> None:
     """The way of ``taghead-studies run``: feed, store, progress, Ray."""
     from studies.executor import Resources, run_on_ray
     from studies.feed import GridFeed
     from studies.progress import Progress
     from studies.store import Store
 
-    store, ends = Store(folder), []
+    store = Store(folder)
     store.check_writable()
     trials, work = trials_and_work(folder, number)
 
     class Timed(Progress):
         def ended(self, trial: Any, outcome: Any) -> None:
             super().ended(trial, outcome)
-            ends.append(time.perf_counter())
+            clock.ended()
 
     feed = GridFeed(trials, store=store)
     with (folder / "log.txt").open("w") as log, redirect_stdout(log), Timed(trials, there=0) as progress:
         run_on_ray(feed, work, resources=Resources(total_cpus=CPUS), watch=progress)
     assert {one.ending for one in feed.outcomes.values()} == {"complete"} and len(feed.outcomes) == number
-    return ends
 
 
-def tune_itself(folder: Path, number: int, *, reuse: bool) -> Ends:
+def tune_itself(folder: Path, number: int, clock: Clock, *, reuse: bool) -> None:
     """Ray Tune's own `Tuner`, with its defaults or with workers that stay and no files of its loggers."""
     os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AIR_NEW_OUTPUT": "0"}
     if reuse:
@@ -110,11 +129,9 @@ def tune_itself(folder: Path, number: int, *, reuse: bool) -> Ends:
     import ray
     from ray import tune
 
-    ends: Ends = []
-
     class Timed(tune.Callback):
         def on_trial_complete(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
-            ends.append(time.perf_counter())
+            clock.ended()
 
     def objective(config: dict) -> None:
         tune.report({"loss": 0.5})
@@ -128,21 +145,16 @@ def tune_itself(folder: Path, number: int, *, reuse: bool) -> Ends:
     )
     assert len(tuner.fit()) == number
     ray.shutdown()
-    return ends
 
 
-def pool(folder: Path, number: int) -> Ends:
+def pool(folder: Path, number: int, clock: Clock) -> None:
     """Processes of the standard library that hand a number back."""
-    return _pooled(_nothing, list(range(number)))
+    _pooled(_nothing, list(range(number)), clock)
 
 
-def pool_with_store(folder: Path, number: int) -> Ends:
+def pool_with_store(folder: Path, number: int, clock: Clock) -> None:
     """The same processes, keeping our records in our store."""
-    from functools import partial
-
-    trials, work = trials_and_work(folder, number)
-    work.root.mkdir(exist_ok=True)
-    return _pooled(partial(_work, work.root), trials)
+    _pooled(partial(_work, folder), trials_and_work(folder, number)[0], clock)
 
 
 def _nothing(seed: int) -> dict[str, float]:
@@ -153,18 +165,16 @@ def _work(root: Path, trial: Any) -> Any:
     return trials_and_work(root, 0)[1](trial, lambda row: None)
 
 
-def _pooled(function: Callable, tasks: list) -> Ends:
-    ends = []
+def _pooled(function: Callable, tasks: list, clock: Clock) -> None:
     with ProcessPoolExecutor(CPUS) as processes:
         for _ in processes.map(function, tasks):
-            ends.append(time.perf_counter())
-    return ends
+            clock.ended()
 
 
-WAYS: dict[str, tuple[str, Callable[[Path, int], Ends], int]] = {  # what it is called, how it runs, trials
-    "reused": ("Ray Tune, reused workers, no logger files", lambda *a: tune_itself(*a, reuse=True), 100),
+WAYS: dict[str, tuple[str, Callable[[Path, int, Clock], None], int]] = {  # what it is called, how it runs, trials
+    "reused": ("Ray Tune, reused workers, no logger files", partial(tune_itself, reuse=True), 100),
     "ours": ("ours (`taghead-studies run`)", ours, 100),
-    "tuner": ("Ray Tune as documented (`Tuner`)", lambda *a: tune_itself(*a, reuse=False), 10),
+    "tuner": ("Ray Tune as documented (`Tuner`)", partial(tune_itself, reuse=False), 10),
     "pool_with_store": ("process pool, our store and records, no Ray", pool_with_store, 100),
     "pool": ("process pool, nothing kept", pool, 1000),
 }
@@ -191,14 +201,12 @@ def store_of(folder: Path, number: int) -> None:
 
 
 def one_way(name: str, number: int, stored: int) -> dict[str, float]:
-    """Runs one way in this process: seconds until the first trial ended, and for each one after that."""
-    _, way, _ = WAYS[name]
+    """Runs one way in this process."""
     with tempfile.TemporaryDirectory(prefix="taghead-bench-") as folder:
         store_of(Path(folder), stored)
-        start = time.perf_counter()
-        ends = sorted(way(Path(folder), number))
-        skipped = min(CPUS, number - 2)  # the first of each worker
-        return {"start": ends[0] - start, "each": (ends[-1] - ends[skipped]) / (number - 1 - skipped)}
+        clock = Clock(number)
+        WAYS[name][1](Path(folder), number, clock)
+        return clock.result()
 
 
 def in_its_own(name: str, *, number: int | None = None, stored: int = 0) -> dict[str, float]:
@@ -268,9 +276,9 @@ def rows_of(found: dict[str, list[dict[str, float]]]) -> list[dict[str, Any]]:
     rows = []
     for name, turns in found.items():
         ratios = [one["each"] / peer["each"] for one, peer in zip(turns, found["reused"], strict=True)]
-        each, start = (statistics.median(one[what] for one in turns) for what in ("each", "start"))
-        ends = {"ratio": statistics.median(ratios), "min": min(ratios), "max": max(ratios)}
-        rows.append({"way": WAYS[name][0], "trials": WAYS[name][2], "each": each, "start": start, **ends})
+        row = {what: statistics.median(one[what] for one in turns) for what in ("each", "start")}
+        row |= {"ratio": statistics.median(ratios), "min": min(ratios), "max": max(ratios)}
+        rows.append({"way": WAYS[name][0], "trials": WAYS[name][2], **row})
     return rows
 
 

@@ -178,9 +178,7 @@ def run(
     resources: dict[str, Any] = {"cpus": threads_per_trial, "workers": workers, "total_cpus": num_cpus,
                                  "total_gpus": num_gpus, "address": address}  # fmt: skip
     resources["gpus"] = _share(gpus, device)
-    if track is not None:
-        resources["track"] = track
-    executor = run_here if in_process else partial(_on_ray, **resources)
+    executor = run_here if in_process else partial(_on_ray, track=track, **resources)
     Store(results).check_writable()
     from studies.drive import Driver
 
@@ -337,10 +335,10 @@ def _dashboard(searches: Sequence[Search], results: Path) -> AbstractContextMana
     return beside(searches[0].name, results=results)
 
 
-def _on_ray(feed: Feed, work: Any, *, watch: Any, **resources: Any) -> None:
+def _on_ray(feed: Feed, work: Any, *, watch: Any, track: str | None, **resources: Any) -> None:
     from studies.executor import Resources, run_on_ray
 
-    run_on_ray(feed, work, resources=Resources(**resources), watch=watch)
+    run_on_ray(feed, work, resources=Resources(**resources), watch=watch, track=track)
 
 
 def main() -> None:

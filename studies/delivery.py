@@ -78,6 +78,19 @@ def missing_here(machine: Any) -> str | None:
     return None
 
 
+def no_device_here(device: str) -> str | None:
+    """Why a device is not to be had on this host, as a sentence; None where it is: no trial falls back to another."""
+    if device == "cpu":
+        return None
+    from taghead.run import find_device
+
+    try:
+        find_device(device)
+    except InputError as error:
+        return f"{socket.gethostname()}: {error}"
+    return None
+
+
 def run_apart(work: Work, trial: Trial, files: Files, on_epoch: Callable[[Row, bytes], None]) -> tuple[Outcome, Files]:
     """Does one trial in a temporary store of this worker's own.
 

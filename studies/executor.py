@@ -8,7 +8,7 @@ A worker reports ``row/...`` after each epoch and ``outcome`` at the end; each r
 it. What goes the other way (that the feed stops a trial) and files (`studies.delivery`) go by `_Post`.
 """
 
-import importlib.util
+import importlib
 import logging
 import os
 import signal
@@ -43,7 +43,7 @@ from ray.tune.experiment import Trial as TuneTrial  # noqa: E402
 from ray.tune.search import Searcher  # noqa: E402
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy  # noqa: E402
 
-from studies.delivery import Delivery, Files, Token, missing_here, run_apart  # noqa: E402
+from studies.delivery import Delivery, Files, Token, missing_here, no_device_here, run_apart  # noqa: E402
 from studies.feed import Feed, Watch  # noqa: E402
 from studies.store import Store  # noqa: E402
 from studies.track import TRACKERS, LoggerCallback, TrackingWatch, check_tracker  # noqa: E402
@@ -108,8 +108,10 @@ def run_on_ray(feed: Feed, work: Work, *, resources: Resources, watch: Watch, tr
 def _tracker(name: str, *, folder: Path) -> LoggerCallback:
     """Ray's callback for a tracker, which writes to a folder unless its own environment variables say otherwise."""
     check_tracker(name)
-    if importlib.util.find_spec(TRACKERS[name]) is None:
-        raise InputError(f"--track {name} needs the package {TRACKERS[name]}: pip install 'taghead[track]'.")
+    try:
+        importlib.import_module(TRACKERS[name])
+    except ImportError:
+        raise InputError(f"--track {name} needs the package {TRACKERS[name]}: pip install 'taghead[track]'.") from None
     folder.mkdir(parents=True, exist_ok=True)
     if name == "tensorboard":
         from ray.tune.logger import TBXLoggerCallback
@@ -149,8 +151,11 @@ def _start(resources: Resources) -> None:
         ray.init(resources.address or "local", log_to_driver=False, logging_level=logging.ERROR, **local)
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, handler)  # Ray puts its own there, which aborts
-    except ConnectionError as error:
-        raise InputError(f"--address {resources.address}: no Ray cluster is there ({error}).") from None
+    except (ConnectionError, ray.exceptions.AuthenticationError) as error:
+        raise InputError(
+            f"--address {resources.address}: no Ray cluster that takes this process ({error}); where there is one, "
+            "give RAY_AUTH_TOKEN its token."
+        ) from None
 
 
 def _check_address(address: str) -> None:
@@ -214,7 +219,8 @@ def _tune(searcher: "_Searcher", work: Work, *, token: Token, resources: Resourc
     def trainable(config: dict[str, Any]) -> None:
         trial, letter = config["trial"], config["letter"]
         tell = partial(_tell, letter if prunes else None)
-        if missing := missing_here(work.machines[trial.config.data.dataset]):
+        machine = work.machines[trial.config.data.dataset]
+        if missing := missing_here(machine) or no_device_here(machine.device):
             outcome = Outcome("refused", missing)
         elif token.is_here():
             outcome = work(trial, tell)

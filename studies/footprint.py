@@ -19,7 +19,7 @@ from taghead.errors import InputError
 ASPECT = 4 / 3  # assumed of the clips: width by height
 CONTEXT_BYTES = 6 * 2**30 // 10  # of GPU memory that a process takes before its first tensor
 HEAD_ROOM = 1.1  # on the measured peak: fragments, and batches of other sizes
-SMALL_FILES = 16 * 2**10  # bytes: record and history
+SMALL_FILES = 8 * 2**10  # bytes: record and history, a block of the disk each
 
 
 class Sizes(Protocol):
@@ -52,7 +52,7 @@ class Disk:
         checkpoints: At once, of the trials that run at one time, each twice while a new one is written beside the old.
         free: In the results folder.
         cache: The folder for decoded frames, or None.
-        frames: Of all clips' decoded frames, as if none was there yet.
+        frames: Of all clips' decoded frames, less what that folder holds already, of whatever clips.
         cache_free: In that folder.
     """
 
@@ -73,7 +73,7 @@ class Disk:
         results, together = self.kept + self.checkpoints, 0
         if self.cache is not None:
             lines.append(
-                f"frames: up to {amount(self.frames)}, taking clips as 4:3; {amount(self.cache_free)} free in "
+                f"frames: up to {amount(self.frames)} more, taking clips as 4:3; {amount(self.cache_free)} free in "
                 f"{self.cache}"
             )
             together = self.frames if _disk(self.cache) == _disk(self.root) else 0
@@ -124,7 +124,7 @@ def disk(
         checkpoints=sum(sorted(checkpoints, reverse=True)[: slots or 1]),
         free=_free(store.root),
         cache=cache,
-        frames=sum(frames.values()) if cache else 0,
+        frames=max(0, sum(frames.values()) - _held(cache)) if cache else 0,
         cache_free=_free(cache) if cache else 0,
     )
 
@@ -157,6 +157,10 @@ def _there(path: Path) -> Path:
 
 def _free(path: Path) -> int:
     return shutil.disk_usage(_there(path)).free
+
+
+def _held(cache: Path) -> int:
+    return sum(path.stat().st_size for path in cache.glob("*.frames"))
 
 
 def _disk(path: Path) -> int:

@@ -7,7 +7,7 @@ experiment in three tables is one folder. What holds, whatever is killed and how
 1. A trial is in ``trials/`` whole or not at all: it gets there by one rename.
 2. Only one live process works on a trial (`studies.claim`); a dead one's claim is taken over, with its checkpoint.
 3. A finished trial is replaced only by one that holds all it held and more, and only because a study asked for more;
-   one that is complete never by one that is not (`studies.trial` sees to that).
+   one that is complete never by one that is not.
 4. Nothing here is needed to read a trial but the files in its folder.
 
 A process that was stopped for minutes (a suspended laptop) and whose claim was taken over meanwhile finds that out when
@@ -70,13 +70,21 @@ class Claim:
         for path in sorted(paths, key=lambda path: path.name == "record.json"):  # last: it tells that there is a rest
             path.unlink()
 
-    def finish(self) -> None:
+    def finish(self) -> bool:
         """Moves the trial to the finished ones, in place of an older one under the same id.
+
+        Returns:
+            Whether it was moved; where one that is complete would be lost by that, this one is dropped.
 
         Raises:
             LostClaimError: Another process has taken it over.
+            InputError: It has no record, or one that cannot be read.
         """
         self._check_held()
+        before = self.store.ending(self.trial_id)
+        if before and before[0] == "complete" and read_record(self.folder).status != "complete":
+            self.drop()
+            return False
         final = self.store.trials / self.trial_id
         final.parent.mkdir(parents=True, exist_ok=True)
         if final.exists():
@@ -87,6 +95,7 @@ class Claim:
         else:
             self.folder.rename(final)
         claims.clear(final)  # after the move: until then they keep others off
+        return True
 
     def release(self) -> None:
         """Leaves the trial, with its checkpoint, to whoever comes next."""

@@ -110,6 +110,7 @@ class TrackingWatch:
         self._watch.began(trial)
         tracked = Tracked.of(trial, self._folder)
         self._running[trial.trial_id] = tracked, 0
+        tracked.init_local_path()  # wandb's goes there before it makes it
         self._tell("log_trial_start", tracked)
 
     def epoch(self, trial: Trial, row: Row) -> None:

@@ -24,7 +24,7 @@ from taghead.record import DataFacts, Keep, MachineFacts, Record, Status, code_c
 Row = Mapping[str, Any]  # what an epoch reports: epoch, epochs, loss, ...
 Ending = Literal["complete", "pruned", "diverged", "failed", "refused", "interrupted", "lost", "taken", "full"]
 FINAL: frozenset[Ending] = frozenset(("complete", "pruned", "diverged", "failed"))
-OUT_OF_MEMORY = "out of memory"  # what the message of such an outcome begins with
+OUT_OF_MEMORY = "out of memory"  # what the message of such an outcome holds
 _NO_MEMORY = "can't allocate memory"  # torch, on the CPU
 _NO_DEVICE = ("not compiled with CUDA", "CUDA error", "No CUDA GPUs")
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
@@ -79,7 +79,7 @@ class Outcome:
     @property
     def out_of_memory(self) -> bool:
         """Whether it ended for want of memory, of the host or of a GPU, which others may free."""
-        return self.ending in ("lost", "interrupted") and self.message.startswith(OUT_OF_MEMORY)
+        return self.ending in ("lost", "interrupted") and OUT_OF_MEMORY in self.message
 
 
 class Machine(Protocol):
@@ -229,14 +229,11 @@ class Work:
 
 
 def _finish(claim: Claim) -> Outcome:
-    """Moves a trial that has its record to the finished ones, unless one that is complete would be lost by that."""
-    record, before = read_record(claim.folder), claim.store.ending(claim.trial_id)
-    if before and before[0] == "complete" and record.status != "complete":
-        claim.drop()
-        said = f"{record.status}: {record.error}" if record.error else record.status
-        return Outcome("interrupted", f"run again for what is kept, it ended as {said}; what was complete stays")
-    claim.finish()
-    return _told(record)
+    record = read_record(claim.folder)
+    if claim.finish():
+        return _told(record)
+    said = f"{record.status}: {record.error}" if record.error else record.status
+    return Outcome("interrupted", f"run again for what is kept, it ended as {said}; what was complete stays")
 
 
 def _told(record: Record | None) -> Outcome:

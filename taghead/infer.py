@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from taghead.data.batches import eval_batches
-from taghead.data.clips import ClipList, read_clips
+from taghead.data.clips import ClipList, hold_out, read_clips
 from taghead.data.decode import sample_frames
 from taghead.data.finegym import read_categories
 from taghead.data.frame_cache import FrameCache
@@ -62,6 +62,8 @@ def evaluate_split(
     """
     config, device = trained.config, torch.device(machine.device)
     clips = read_clips(dataset or config.data.dataset, machine.data_root, missing=machine.missing)
+    if clips.dataset == config.data.dataset:
+        clips = hold_out(clips, config.data.holdout)
     check_classes(trained, clips.classes, source=f"{clips.dataset} under {clips.root}")
     wanted = clips.split(split)
     if not wanted:

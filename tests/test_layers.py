@@ -13,15 +13,15 @@ PACKAGES = ("taghead", "studies", "analysis")  # from the ground up
 HEAVY = ("torch", "ray", "optuna", "pandas", "matplotlib", "seaborn", "sklearn", "scipy", "av")
 # Floors of taghead, from the ground up: a file may import from its own floor or from one below.
 FLOORS = (
-    ("errors", "files", "graph", "metrics", "command"),
+    ("errors", "files", "graph", "rewiring", "metrics", "command"),
     ("head", "backbones", "data"),
     ("config",),
     ("recipes",),
     ("weights_file", "released", "weights_layout", "weights"),
     ("model",),
     ("tokens",),
-    ("fit", "evaluate", "checkpoint"),
-    ("record", "run"),
+    ("complexity", "fit", "evaluate", "checkpoint"),
+    ("record", "run", "probe"),
     ("infer", "pretrain"),
     ("data_commands",),
     ("__main__",),

@@ -9,9 +9,12 @@ import signal
 import sys
 from pathlib import Path
 
-from fakes import EPOCHS, trial, work
+from fakes import trial, work
 
 from studies.store import Store
+from taghead.config import Config
+
+EPOCHS = 2
 
 OPERATIONS = {"open", "os.rename", "os.remove", "os.link", "os.mkdir", "os.rmdir", "shutil.rmtree"}
 SCENES = {  # what is kept by a launch before, and by the one that is killed
@@ -21,8 +24,12 @@ SCENES = {  # what is kept by a launch before, and by the one that is killed
 }
 
 
+def planned(keep=()):
+    return trial(keep=keep, config=Config(train={"epochs": EPOCHS}))
+
+
 def run_trial(root, keep):
-    return work(root)(trial(keep=keep), lambda row: None).ending
+    return work(root)(planned(keep), lambda row: None).ending
 
 
 def in_a_process(function):
@@ -64,7 +71,7 @@ def scene(folder, name):
             in_a_process(lambda root=root: run_trial(root, before))
         earlier = len(epochs_of(root))
         status = in_a_process(lambda number=number, root=root: killed_before(number, root, keep))
-        store, one = Store(root), trial().trial_id
+        store, one = Store(root), planned().trial_id
         whole = store.ending(one)
         store.check_writable()  # as a launch does
         ending = run_trial(root, keep)
@@ -75,6 +82,7 @@ def scene(folder, name):
                     "at_once": whole and whole[0],
                     "ending": ending,
                     "epochs": epochs_of(root)[earlier:],
+                    "of": EPOCHS,
                     "history": (store.trials / one / "history.csv").read_text().count("\n") - 1,
                     "kept": sorted(store.kept(one)),
                     "asked": sorted({*keep, *(before or ())}),
@@ -87,5 +95,4 @@ def scene(folder, name):
 
 
 if __name__ == "__main__":
-    assert EPOCHS > 1
     scene(Path(sys.argv[1]), sys.argv[2])

@@ -90,7 +90,7 @@ def log_of(root):
 
 def finish(driver, said=()):
     """What a driver says in all, and how each seed ended."""
-    rest, _ = driver.communicate(timeout=120)
+    rest, _ = driver.communicate(timeout=300)
     lines = [*said, *rest.splitlines(keepends=True)]
     return "".join(lines), {line.split()[1]: line.split()[2] for line in lines if line.startswith("outcome")}
 

@@ -138,34 +138,39 @@ def test_here_does_the_same_without_ray_in_order(root):
     ]
 
 
-def test_what_no_machine_has_is_refused_before_anything_runs(root):
+REFUSED = {
+    "64 GPUs": ({"gpus": 64, "workers": 1}, None, "a trial asks for 64 GPU, but no machine has more than 0; lower"),
+    "no port": ({"address": "127.0.0.1:1"}, None, "--address 127.0.0.1:1: nothing answers there"),
+    "no number": ({"address": "127.0.0.1:port"}, None, "--address 127.0.0.1:port: nothing answers there"),
+    "Ray Client": ({"address": "ray://127.0.0.1:1"}, None, "--address ray://127.0.0.1:1: it is HOST:PORT, or auto."),
+    "no address": ({"address": "foo"}, None, "--address foo: it is HOST:PORT, or auto."),
+    "no tracker": ({}, "aim", "--track aim: no such tracker; valid names: mlflow, tensorboard, wandb."),
+    "no extra": ({}, "mlflow", "--track mlflow needs the package mlflow: pip install 'taghead[track]'."),
+}
+
+
+@pytest.fixture(scope="module")
+def refusals(tmp_path_factory):
+    """What is said of each of `REFUSED`, by one process, and the folder that nothing is to be written to."""
+    root = tmp_path_factory.mktemp("refused") / "results"
     script = (
-        "from pathlib import Path; from fakes import Watch, trial; from studies.executor import Resources, run_on_ray\n"
-        "from studies.feed import GridFeed; from studies.store import Store; from taghead.errors import InputError\n"
-        f"feed = GridFeed([trial()], store=Store(Path({str(root)!r})))\n"
-        "try: run_on_ray(feed, None, resources=Resources(gpus=64, workers=1), watch=Watch())\n"
-        "except InputError as error: print('refused:', error)\n"
+        "import sys; sys.modules['mlflow'] = None  # as if it were not installed\n"
+        "from fakes import Watch, trial, work; from pathlib import Path; from test_executor import REFUSED\n"
+        "from studies.executor import Resources, run_on_ray; from studies.feed import GridFeed\n"
+        "from studies.store import Store; from taghead.errors import InputError\n"
+        "root = Path(sys.argv[1]); done_by = work(root); root.rmdir()\n"
+        "for name, (resources, track, _) in REFUSED.items():\n"
+        "    feed = GridFeed([trial()], store=Store(root))\n"
+        "    try: run_on_ray(feed, done_by, resources=Resources(**resources), watch=Watch(), track=track)\n"
+        "    except InputError as error: print(name, error, sep=': ')\n"
     )
-    out = subprocess.run([sys.executable, "-c", script], env=ENVIRONMENT, capture_output=True, text=True, timeout=120)
-    assert out.stdout.startswith("refused: a trial asks for 64 GPU, but no machine has more than 0"), out.stderr
+    out = subprocess.run([sys.executable, "-c", script, root], env=ENVIRONMENT, capture_output=True, text=True)
+    assert out.returncode == 0, out.stderr
+    return dict(line.split(": ", 1) for line in out.stdout.splitlines()), root
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_cannot_be_run_is_refused_at_once_and_leaves_nothing(refusals, name):
+    said, root = refusals
+    assert said[name].startswith(REFUSED[name][2])
     assert not root.exists()
-
-
-@pytest.mark.parametrize(
-    ("address", "reason"),
-    [
-        ("127.0.0.1:1", "nothing answers there"),
-        ("127.0.0.1:port", "nothing answers there"),
-        ("ray://127.0.0.1:1", "it is HOST:PORT, or auto."),
-        ("foo", "it is HOST:PORT, or auto."),
-    ],
-)
-def test_an_address_where_nothing_answers_is_refused_at_once(root, address, reason):
-    script = (
-        "from fakes import Watch; from studies.executor import Resources, run_on_ray\n"
-        "from taghead.errors import InputError\n"
-        f"try: run_on_ray(None, None, resources=Resources(address={address!r}), watch=Watch())\n"
-        "except InputError as error: print('refused:', error)\n"
-    )
-    out = subprocess.run([sys.executable, "-c", script], env=ENVIRONMENT, capture_output=True, text=True, timeout=60)
-    assert out.stdout.startswith(f"refused: --address {address}: {reason}"), out.stderr

@@ -60,6 +60,12 @@ def test_frames_count_once_for_each_way_of_sampling(root, tmp_path):
     assert space(todo, root).frames == 0
 
 
+def test_frames_that_are_there_need_no_more_room(root, tmp_path):
+    needed = space([trial(0)], root, cache=tmp_path).frames
+    (tmp_path / "one.frames").write_bytes(b"0" * 1000)
+    assert space([trial(0)], root, cache=tmp_path).frames == needed - 1000
+
+
 def test_the_sizes_come_from_the_shapes_of_the_model_unless_given(root):
     found = disk([trial(0)], store=Store(root), clips=lambda config: CLIPS, slots=1, cache=None)
     assert 2 * 3 * 4 * 60_000_000 < found.checkpoints < 2 * 3 * 4 * 70_000_000  # R(2+1)D-34

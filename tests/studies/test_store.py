@@ -96,6 +96,37 @@ def test_a_trial_trained_again_takes_the_place_of_the_old_one_in_one_piece(store
     assert not list(store.running.iterdir())
 
 
+def test_a_complete_trial_stays_where_one_that_diverged_would_take_its_place(store):
+    from fakes import DIVERGES
+
+    train(store, keep=["embeddings"]).finish()
+    worse = train(store, seed=DIVERGES)
+    record = (worse.folder / "record.json").read_text()
+    worse.drop()
+    again = store.claim(ID)
+    (again.folder / "record.json").write_text(record)
+    assert not again.finish()
+    assert store.ending(ID) == ("complete", "")
+    assert store.kept(ID) == {"embeddings"}
+    assert not list(store.running.iterdir())
+
+
+def test_a_killed_process_leaves_nothing_that_the_next_launch_does_not_clear_away(store):
+    train(store).finish()
+    (store.trials / ID / ".embeddings.npz.123").write_text("half of it")
+    for name in (".replaced-x-1", ".forgotten-y-2"):
+        (store.running / name).mkdir()
+        (store.running / name / "record.json").write_text("{}")
+    (store.running / ".probe-3").write_text("")
+    claim = store.claim(ID)
+    (claim.folder / ".checkpoint.pt.123").write_text("half of it")
+    claim.release()
+    store.check_writable()
+    store.claim(ID).drop()
+    assert not list(store.running.iterdir())
+    assert not list((store.trials / ID).glob(".*"))
+
+
 def test_a_trial_that_diverged_needs_nothing_more(store):
     from fakes import DIVERGES
 

@@ -81,7 +81,7 @@ def test_a_tracker_that_fails_does_not_end_the_study(tmp_path, capsys):
 
 
 def test_a_tracker_that_is_not_known_is_refused():
-    with pytest.raises(InputError, match="--track tensorbord: no such tracker; did you mean .tensorboard."):
+    with pytest.raises(InputError, match="no such tracker; did you mean 'tensorboard'"):
         check_tracker("tensorbord")
 
 
