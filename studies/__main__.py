@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from studies import candidates, catalog, estimate, summary
+from studies import candidates, catalog, estimate, footprint, summary
 from studies.feed import Feed, run_here, trials_of
 from studies.launch import Changes, check_names, find_root, left, load, plan_all, remembered
-from studies.plan import Identity, names, read_plan
+from studies.plan import Identity, Plan, names, read_plan
 from studies.store import Store
 from studies.study import Search, Study
+from studies.track import check_tracker
 from studies.trial import Trial
 from taghead.command import run_app
 from taghead.config import Config
@@ -58,7 +59,10 @@ Gpus = Annotated[
     typer.Option(help="0.5 lets two trials share a GPU; auto measures what fits; 1 on cuda if not given."),
 ]
 Device = Annotated[str, typer.Option(help="cpu, cuda or auto.")]
-Address = Annotated[str | None, typer.Option(help="A running Ray cluster: HOST:PORT, or auto.")]
+Address = Annotated[
+    str | None,
+    typer.Option(help="A running Ray cluster, HOST:PORT or auto; machines without the results folder deliver trials."),
+]
 
 
 @app.command("list")
@@ -114,7 +118,7 @@ def plan(
     todo = left([*trials_of(plans), *expected], store)
     slots = estimate.slots(
         workers=workers, threads=threads_per_trial, total_cpus=num_cpus,
-        gpus=_share(gpus, device), num_gpus=num_gpus, address=address,
+        gpus=0.0 if gpus == AUTO else _share(gpus, device), num_gpus=num_gpus, address=address,
     )  # fmt: skip
     summary.show_costs(
         todo, store, machines, device=device, threads=threads_per_trial, slots=slots, cache=cache,
@@ -147,7 +151,9 @@ def run(
     trial_timeout: Annotated[
         float | None, typer.Option(min=0, help="Seconds that one attempt at a trial may take.")
     ] = None,
-    track: Annotated[str | None, typer.Option(help="Also tell tensorboard, wandb or mlflow, by Ray.")] = None,
+    track: Annotated[
+        str | None, typer.Option(help="Also tell tensorboard, wandb or mlflow; files go to RESULTS/track.")
+    ] = None,
     num_trials: Annotated[
         int | None, typer.Option("--trials", min=1, help="Of searches: how many different candidates.")
     ] = None,
@@ -164,6 +170,7 @@ def run(
     """Run studies and searches, or go on with them: only what is not in the results folder yet is run."""
     searching = {"num_trials": num_trials, "sampler": sampler, "pruner": pruner, "final_seeds": final_seeds,
                  "ahead": ahead}  # fmt: skip
+    check_tracker(track)
     changes = Changes(**_plain(dataset, recipe, overrides, seeds, keep, name), searching=searching)
     grids, searches = _wanted(studies, changes)
     machines = _machines([*grids, *searches], data_root=data_root, weights=weights, missing=missing)
@@ -177,7 +184,7 @@ def run(
     plans = plan_all(grids, identify=identify)
     resources: dict[str, Any] = {"cpus": threads_per_trial, "workers": workers, "total_cpus": num_cpus,
                                  "total_gpus": num_gpus, "address": address}  # fmt: skip
-    resources["gpus"] = _share(gpus, device)
+    resources["gpus"] = _measured(machines, threads_per_trial, plans, results) if gpus == AUTO else _share(gpus, device)
     executor = run_here if in_process else partial(_on_ray, track=track, **resources)
     Store(results).check_writable()
     from studies.drive import Driver
@@ -304,6 +311,21 @@ def _gpus(text: str | None) -> float | str | None:
 def _share(gpus: float | str | None, device: str) -> float:
     """GPUs a trial, where they are not measured."""
     return gpus if isinstance(gpus, float) else 1.0 if device.startswith("cuda") else 0.0
+
+
+def _measured(
+    machines: Mapping[str, "Machine"], threads: int, plans: Sequence[Plan], results: Path
+) -> Callable[[Trial], float]:
+    """What part of a GPU a trial takes: of what is left of the plans now, while the cards are free; else when asked."""
+    clips, probe = estimate.count_clips(machines), estimate.measure("cuda", threads)
+    known = footprint.measured_shares(left(trials_of(plans), Store(results)), clips=clips, probe=probe)
+
+    def share(trial: Trial) -> float:
+        if trial.trial_id not in known:
+            known.update(footprint.measured_shares([trial], clips=clips, probe=probe))
+        return known[trial.trial_id]
+
+    return share
 
 
 def _check_in_process(**given: Any) -> None:

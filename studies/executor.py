@@ -61,7 +61,8 @@ class Resources:
 
     Attributes:
         cpus: CPUs a trial.
-        gpus: GPUs a trial; a fraction lets several share one.
+        gpus: GPUs a trial; a fraction lets several share one. Or a function that says for each trial what part of one
+            GPU it takes.
         workers: How many trials run at once at the most; None: as many as there is room for.
         total_cpus: CPUs that a Ray started here may use; None: ``workers x cpus``, or all.
         total_gpus: GPUs that a Ray started here may hand out; None: those that it finds.
@@ -69,11 +70,16 @@ class Resources:
     """
 
     cpus: int = 1
-    gpus: float = 0.0
+    gpus: float | Callable[[Trial], float] = 0.0
     workers: int | None = None
     total_cpus: int | None = None
     total_gpus: int | None = None
     address: str | None = None
+
+    @property
+    def most_gpus(self) -> float:
+        """The most that one trial takes."""
+        return 1.0 if callable(self.gpus) else self.gpus
 
 
 def run_on_ray(feed: Feed, work: Work, *, resources: Resources, watch: Watch, track: str | None = None) -> None:
@@ -178,18 +184,18 @@ def _room(resources: Resources) -> list[str]:
         InputError: There is none.
     """
     nodes = [node for node in ray.nodes() if node["Alive"]]
-    for what, asked in (("CPU", resources.cpus), ("GPU", resources.gpus)):
+    for what, asked in (("CPU", resources.cpus), ("GPU", resources.most_gpus)):
         most = max((node["Resources"].get(what, 0) for node in nodes), default=0)
         if asked > most:
             remedy = "--threads-per-trial" if what == "CPU" else "--gpus-per-trial"
             raise InputError(
                 f"a trial asks for {asked:g} {what}, but no machine has more than {most:g}; lower {remedy}."
             )
-    wanted = {"CPU": resources.cpus, "GPU": resources.gpus}
+    wanted = {"CPU": resources.cpus, "GPU": resources.most_gpus}
     fitting = [node for node in nodes if all(node["Resources"].get(what, 0) >= asked for what, asked in wanted.items())]
     if not fitting:
         raise InputError(
-            f"a trial asks for {resources.cpus} CPU and {resources.gpus:g} GPU, but no machine has both; lower "
+            f"a trial asks for {resources.cpus} CPU and {resources.most_gpus:g} GPU, but no machine has both; lower "
             "--threads-per-trial or --gpus-per-trial."
         )
     return [node["NodeID"] for node in fitting]
@@ -226,10 +232,10 @@ def _tune(searcher: "_Searcher", work: Work, *, token: Token, resources: Resourc
             outcome = work(trial, tell)
         else:
             outcome = _apart(work, trial, letter, tell)
-        tune.report({"outcome": outcome})
+        tune.report({"outcome": outcome, "done": True})  # saves the round trip in which Tune learns that it has ended
 
     tune.run(
-        tune.with_resources(trainable, {"cpu": resources.cpus, "gpu": resources.gpus}),
+        tune.with_resources(trainable, _resources_of(resources)),
         search_alg=searcher,
         num_samples=-1,
         reuse_actors=True,
@@ -240,6 +246,14 @@ def _tune(searcher: "_Searcher", work: Work, *, token: Token, resources: Resourc
         trial_dirname_creator=lambda trial: trial.trial_id,
         callbacks=[_Listener(searcher, resources)],
     )
+
+
+def _resources_of(resources: Resources) -> Any:
+    """What Tune asks Ray for: the same for all trials, or by trial; workers are used again by trials that ask alike."""
+    gpus = resources.gpus
+    if not callable(gpus):
+        return {"cpu": resources.cpus, "gpu": gpus}
+    return lambda config: tune.PlacementGroupFactory([{"CPU": resources.cpus, "GPU": gpus(config["trial"])}])
 
 
 def _tell(letter: str | None, row: Row, history: bytes | None = None) -> None:

@@ -225,7 +225,7 @@ def measured_shares(trials: Sequence[Trial], *, clips: CountClips, probe: Probe)
         step: Any = probe(config, num_classes)
         return step.peak_memory_bytes
 
-    memory = torch.cuda.get_device_properties("cuda").total_memory
+    memory = torch.cuda.get_device_properties("cuda").total_memory - CONTEXT_BYTES  # which this process holds by now
     return gpu_shares(trials, clips=clips, peak_bytes=peak, gpu_bytes=memory)
 
 

@@ -19,6 +19,7 @@ import shutil
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
@@ -183,12 +184,10 @@ class Store:
             InputError: A newer version wrote the record, which is no damage.
         """
         try:
-            record = self.read(trial_id)
-        except InputError as error:
-            if "newer taghead" in str(error):
-                raise
-            return "failed", str(error)
-        return None if record is None else (record.status, record.error or "")
+            stamp = (self.trials / trial_id / "record.json").stat()
+        except OSError:
+            return _ending(self, trial_id)
+        return _known_ending(self, trial_id, stamp.st_ino, stamp.st_mtime_ns, stamp.st_size)
 
     def need(self, trial_id: str, keep: Iterable[Keep], *, pruned_counts: bool = False) -> Need:
         """What is left to do so that a trial is there with all that is asked for.
@@ -243,3 +242,19 @@ class Store:
         aside.parent.mkdir(parents=True, exist_ok=True)
         (self.trials / trial_id).rename(aside)
         shutil.rmtree(aside, ignore_errors=True)
+
+
+def _ending(store: Store, trial_id: str) -> tuple[Status, str] | None:
+    try:
+        record = store.read(trial_id)
+    except InputError as error:
+        if "newer taghead" in str(error):
+            raise
+        return "failed", str(error)
+    return None if record is None else (record.status, record.error or "")
+
+
+@lru_cache(maxsize=100_000)
+def _known_ending(store: Store, trial_id: str, *stamp: int) -> tuple[Status, str] | None:
+    """A launch asks several times of each trial; the record's file tells whether anything has changed."""
+    return _ending(store, trial_id)

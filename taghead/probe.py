@@ -115,12 +115,18 @@ def step_cost(
     finally:
         torch.set_num_threads(before)
     on_gpu = device.type == "cuda"
+    peak = torch.cuda.max_memory_reserved(device) if on_gpu else None
+    allocated = torch.cuda.max_memory_allocated(device) if on_gpu else None
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    if on_gpu:
+        del model
+        torch.cuda.empty_cache()  # trials come to this card
     return StepCost(
         seconds_per_clip=training / size,
         evaluation_seconds_per_clip=evaluating / size,
-        peak_memory_bytes=torch.cuda.max_memory_reserved(device) if on_gpu else None,
-        allocated_bytes=torch.cuda.max_memory_allocated(device) if on_gpu else None,
-        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        peak_memory_bytes=peak,
+        allocated_bytes=allocated,
+        parameters=parameters,
         batch_size=size,
     )
 

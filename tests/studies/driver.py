@@ -1,7 +1,7 @@
 """A driver of its own process: ``driver.py ROOT SECONDS_AN_EPOCH SEED [SEED ...]`` runs those seeds on Ray.
 
 Prints what happens as it happens, and what became of each seed at the end. Options come as JSON in ``DRIVER``: those
-of `Resources`, ``prunes`` (odd seeds are stopped after their first epoch), ``patience`` (seconds), ``data_root``,
+of `Resources` (``gpus`` may be a list, by the seed), ``prunes`` (odd seeds are stopped after their first epoch), ``patience`` (seconds), ``data_root``,
 ``meet`` (no trial begins before that many workers are there, each a file with its GPUs in the folder ``meeting``).
 """
 
@@ -67,6 +67,8 @@ if __name__ == "__main__":
     trials = [trial(seed) for seed in seeds]
     feed = feed_class(trials, store=Store(root))
     try:
+        if isinstance(shares := options.get("gpus"), list):
+            options["gpus"] = lambda trial: shares[trial.seed]
         resources = executor.Resources(**options)
         done_by = replace(work(root), machines={"haa500": machine}, run=run_together)
         executor.run_on_ray(feed, done_by, resources=resources, watch=Watch())

@@ -8,7 +8,10 @@ import math
 import os
 import re
 import signal
+import subprocess
+import sys
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,6 +19,7 @@ from types import SimpleNamespace
 import numpy as np
 
 from studies.plan import make_plan
+from studies.store import Store
 from studies.study import Study
 from studies.trial import Trial, Work
 from taghead.config import Config, TrainConfig
@@ -182,3 +186,73 @@ def fails_often(config, **more):
     if config.train.lr > 1e-3:
         raise RuntimeError("no such learning rates")
     return scored(config, **more)
+
+
+_HERE = Path(__file__).parent
+ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join([str(_HERE), str(_HERE.parents[1])])}
+_COMMAND = """
+import sys, types, fakes
+module = types.ModuleType("taghead.run")
+module.Machine, module.find_device = fakes.Place, lambda name: "cpu"
+module.identify = lambda config, machine: fakes.identify(config)
+module.run, module.complete = fakes.run, fakes.complete
+sys.modules["taghead.run"] = module
+from studies.__main__ import main
+main()
+"""
+_OWN = """
+from fakes import DIVERGES, RAISES, study
+STUDY = study(seeds=(0, 1, 2))
+DIVERGES = study(name="diverges", seeds=(DIVERGES,))
+"""
+
+
+@contextmanager
+def commands(folder):
+    """Gives a function that starts ``taghead-studies run`` in a folder of its own, at so many seconds an epoch."""
+    (folder / "own.py").write_text(_OWN)
+    (folder / "data").mkdir()
+    begun = []
+
+    def start(*words, study="STUDY", seconds=0.0, place="--in-process", files=None):
+        command = [sys.executable, "-c", _COMMAND, "run", f"own.py:{study}", place, *words]
+        if files is not None:
+            command = ["sh", "-c", f'ulimit -n {files}; exec "$@"', "sh", *command]
+        environment = {**ENVIRONMENT, "SECONDS_AN_EPOCH": str(seconds)}
+        pipe = subprocess.PIPE
+        process = subprocess.Popen(command, cwd=folder, env=environment, stdout=pipe, stderr=pipe, text=True)
+        begun.append(process)
+        return process
+
+    yield start
+    for process in begun:
+        process.kill()
+        process.communicate()
+
+
+def end(process):
+    said, errors = process.communicate(timeout=300)
+    return process.returncode, said, errors
+
+
+def wait_for(condition, process):
+    deadline = time.monotonic() + 240
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def is_whole(root):
+    """Every trial is there with one row an epoch, and nothing is left over; gives how many."""
+    store = Store(root)
+    for path in store.trials.iterdir():
+        assert store.read(path.name).status == "complete"
+        assert (path / "history.csv").read_text().count("\n") == EPOCHS + 1
+        assert {file.name for file in path.iterdir()} <= {
+            "history.csv",
+            "record.json",
+            "claim.1.json",
+        }  # the last, of a kill
+    assert [path.name for path in store.running.iterdir()] == []
+    return len(list(store.trials.iterdir()))

@@ -74,9 +74,10 @@ def test_workers_live_from_trial_to_trial(disturbed):
 
 @pytest.fixture(scope="module")
 def sharing(tmp_path_factory):
-    """A search's study on two GPUs that are only numbers, two trials on each; those with odd seeds are stopped."""
+    """A search's study on two GPUs that are only numbers, of which trials take parts; odd seeds are stopped."""
     root = tmp_path_factory.mktemp("sharing") / "results"
-    options = {"workers": None, "total_cpus": 8, "total_gpus": 2, "gpus": 0.5, "meet": 4, "prunes": True}
+    options = {"workers": None, "total_cpus": 8, "total_gpus": 2, "meet": 4, "prunes": True}
+    options["gpus"] = [1.0, 0.5, 0.25, 0.25, 0.25, 0.25]
     said, _ = (driver := start(root, 0.0, *range(6), **options)).communicate(timeout=300)
     assert driver.returncode == 0, said
     return root, said
@@ -93,9 +94,15 @@ def test_a_trial_that_the_feed_stops_ends_there_and_is_recorded_as_pruned(sharin
     assert not list((root / "running").iterdir())
 
 
-def test_half_a_gpu_a_trial_runs_two_trials_at_once_on_each(sharing):
+def test_a_trial_that_takes_a_whole_gpu_has_it_alone_and_those_that_take_parts_share_the_other(sharing):
     root, _ = sharing
-    assert sorted(path.read_text() for path in (root.parent / "meeting").iterdir()) == ["0", "0", "1", "1"]
+    seen = sorted(path.read_text() for path in (root.parent / "meeting").iterdir())[:4]
+    assert sorted(map(seen.count, ("0", "1"))) == [1, 3]
+
+
+def test_trials_that_take_alike_use_a_worker_again(sharing):
+    root, _ = sharing
+    assert len(list((root.parent / "meeting").iterdir())) < 6
 
 
 def test_a_killed_driver_takes_its_workers_with_it_and_the_next_launch_goes_on(root, epochs):
