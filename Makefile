@@ -1,6 +1,7 @@
 # make demo   generated clips, the component ablation over three seeds, tables, figures and a report in results/demo/
 # make test   the tests
 # make lint   ruff and mypy
+# make soak   a study under 50 random kills, against the same undisturbed: some 20 minutes
 # make bench  speed as ratios against peers, in results/bench/
 # The first of them makes .venv and installs into it. torch's default build on Linux is a large CUDA one;
 # TORCH_INDEX=https://download.pytorch.org/whl/cpu (or another of PyTorch's indexes) takes torch from there.
@@ -14,7 +15,7 @@ RESULTS ?= results
 DATA ?= data/synthetic
 SEEDS ?= 3
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint soak bench clean
 .DELETE_ON_ERROR:
 
 $(INSTALLED): pyproject.toml constraints.txt
@@ -39,6 +40,9 @@ lint: $(INSTALLED)
 
 bench: $(INSTALLED)
 	@for file in benchmarks/bench_*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
+
+soak: $(INSTALLED)
+	$(BIN)/python benchmarks/soak.py
 
 clean:
 	rm -rf $(VENV) *.egg-info .pytest_cache .ruff_cache .mypy_cache

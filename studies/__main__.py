@@ -149,7 +149,7 @@ def run(
     address: Address = None,
     in_process: Annotated[bool, typer.Option(help="Without Ray, in this process: for debuggers.")] = False,
     trial_timeout: Annotated[
-        float | None, typer.Option(min=0, help="Seconds that one attempt at a trial may take.")
+        float | None, typer.Option(min=1, help="Seconds that one attempt at a trial may take; then it has failed.")
     ] = None,
     track: Annotated[
         str | None, typer.Option(help="Also tell tensorboard, wandb or mlflow; files go to RESULTS/track.")

@@ -11,11 +11,12 @@ import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import optuna
 
-from studies.candidates import Candidate, Result, SearchState, curve_of, read_search, result_of, searches, space_of
+from studies.candidates import Candidate, SearchState, curve_of, read_search, result_of, searches, space_of
 from studies.search import STATES, frozen
 from studies.store import Store
 from studies.study import OBJECTIVES
@@ -41,6 +42,7 @@ class Mirror:
         self._open: dict[int, int] = {}  # Optuna's id of a candidate whose result is not known
         self._count = 0
         state = read_search(results, name)
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
         self.storage = optuna.storages.InMemoryStorage()
         self.study = optuna.create_study(
             storage=self.storage, study_name=name, directions=[OBJECTIVES[one] for one in state.objectives]
@@ -59,15 +61,28 @@ class Mirror:
             self._follow(state, state.candidates[number])
 
     def _add(self, state: SearchState, candidate: Candidate) -> None:
-        notes = {"trial ids": ", ".join(candidate.trials.values())}
-        if candidate.same_as is not None:
-            notes["repeats candidate"] = str(candidate.same_as)
-        running = frozen(candidate, Result("open"), space_of(state), attrs={})
+        result = result_of(state, candidate, self._store)
+        mirrored = frozen(candidate, result, space_of(state), attrs={})
+        notes = {"trial ids": ", ".join(candidate.trials.values()), "why it failed": result.reason}
+        notes["repeats candidate"] = "" if candidate.same_as is None else str(candidate.same_as)
         for key, value in notes.items():
-            running.set_user_attr(key, value)
-        self.study.add_trial(running)
-        storage, study_id = self.storage, self.study._study_id
-        self._open[candidate.number] = storage.get_trial_id_from_study_id_trial_number(study_id, candidate.number)
+            if value:
+                mirrored.set_user_attr(key, value)
+        if result.state != "open":
+            mirrored.datetime_start, mirrored.datetime_complete = self._times(candidate)
+        self.study.add_trial(mirrored)
+        if result.state == "open":
+            storage, study_id = self.storage, self.study._study_id
+            self._open[candidate.number] = storage.get_trial_id_from_study_id_trial_number(study_id, candidate.number)
+
+    def _times(self, candidate: Candidate) -> tuple[datetime, datetime]:
+        """When it began and ended, by its records; the time that it stood still between two launches is left out."""
+        ends = datetime.now()
+        records = [record for name in candidate.trials.values() if (record := self._store.read(name))]
+        for record in records[-1:]:
+            written = (self._store.trials / record.trial_id / "record.json").stat().st_mtime
+            ends = datetime.fromtimestamp(written)
+        return ends - timedelta(seconds=sum(record.seconds for record in records)), ends
 
     def _follow(self, state: SearchState, candidate: Candidate) -> None:
         known_as, result = self._open[candidate.number], result_of(state, candidate, self._store)

@@ -410,10 +410,12 @@ class _Listener(tune.Callback):
         try:
             _room(self._resources)
             self._had_room = now
-        except InputError as error:
+        except InputError:
             if now - self._had_room > PATIENCE:
-                self._searcher.all_lost(f"no machine has room for it any more: {error}")
-                raise
+                self._searcher.all_lost("no machine has room for it any more")
+                raise InputError(
+                    f"for {PATIENCE:.0f} s no machine that Ray knows has had room for a trial; the same command goes on."
+                ) from None
 
     def on_trial_start(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
         self._searcher.began(trial.trial_id)

@@ -116,10 +116,15 @@ def make_plan(study: Study, *, identify: Callable[[Config], Identity]) -> Plan:
         rows=tuple(study.rows),
         datasets=tuple(study.datasets),
         seeds=study.seeds,
-        overrides={label: dict(row) for label, row in study.rows.items()},
+        overrides={label: {key: _plain(value) for key, value in row.items()} for label, row in study.rows.items()},
         synthetic=any(cell.synthetic for cell in cells),
         cells=tuple(cells),
     )
+
+
+def _plain(value: Any) -> Any:
+    """Numbers of NumPy and torch as Python's."""
+    return value.tolist() if hasattr(value, "tolist") else value
 
 
 def write_plan(plan: Plan, *, results: Path) -> Path:

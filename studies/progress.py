@@ -81,7 +81,7 @@ class Progress:
         """A trial has ended, for good or not."""
         self._running.pop(trial.trial_id, None)
         said = "another driver runs it" if outcome.ending == "taken" else outcome.message
-        if outcome.ending not in ("taken", "lost"):  # those come again
+        if outcome.ending not in ("taken", "lost") and not outcome.out_of_memory:  # those come again
             self._left.pop(trial.trial_id, None)
             self._endings[outcome.ending] += 1
         if outcome.ending == "complete":

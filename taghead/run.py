@@ -345,6 +345,7 @@ def _train_and_evaluate(
             validate=validate,
             save=save,
         )
+        _write_history(state.history, folder)  # a process that was killed may have left it one row short
         predictions = trial.predict(model, "test", frame_means="frame_means" in keep)
         if not predictions.finite:
             raise DivergedError(config.epochs, "the logits of test clips are no numbers")

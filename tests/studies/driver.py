@@ -1,8 +1,9 @@
 """A driver of its own process: ``driver.py ROOT SECONDS_AN_EPOCH SEED [SEED ...]`` runs those seeds on Ray.
 
 Prints what happens as it happens, and what became of each seed at the end. Options come as JSON in ``DRIVER``: those
-of `Resources` (``gpus`` may be a list, by the seed), ``prunes`` (odd seeds are stopped after their first epoch), ``patience`` (seconds), ``data_root``,
-``meet`` (no trial begins before that many workers are there, each a file with its GPUs in the folder ``meeting``).
+of `Resources` (``gpus`` may be a list, by the seed), ``prunes`` (odd seeds are stopped after their first epoch),
+``patience`` (seconds), ``data_root``, ``meet`` (no trial begins before that many workers are there, each a file with
+its GPUs in the folder ``meeting``).
 """
 
 import json

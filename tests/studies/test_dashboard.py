@@ -57,6 +57,7 @@ def test_the_mirror_has_the_states_and_values_and_choices_of_the_store(root, fee
     for trial, result in zip(mirrored, results, strict=True):
         assert (trial.values or []) == list(result.values) or result.state == "pruned"
         assert trial.intermediate_values == result.curve
+    assert all(trial.datetime_start <= trial.datetime_complete for trial in mirrored)
     failed = next(number for number, result in enumerate(results) if result.state == "fail")
     assert "no such learning rates" in mirrored[failed].user_attrs["why it failed"]
 
