@@ -329,7 +329,7 @@ def final_rows(search: Search, state: SearchState, results: Sequence[Result]) ->
     repeated = sum(one.same_as is not None for one in state.candidates)
     seeds = ", ".join(map(str, search.seeds))
     note = (
-        f"{'The front was' if several else 'winner was'} picked from {state.num_new} candidates ({told}"
+        f"{'The front' if several else 'The winner'} was picked from {state.num_new} candidates ({told}"
         f"{f'; {repeated} more repeated one of them' if repeated else ''}) by {' and '.join(state.objectives)} at seed "
         f"{seeds}; base and {'front' if several else 'winner'} were run again over seeds that no choice was made by."
     )

@@ -92,14 +92,17 @@ class SearchFeed:
         return self._grid.is_finished() and not self._may_choose()
 
     def epoch(self, trial: Trial, row: Row) -> bool:
-        """Asks the pruner, which knows of this trial's earlier epochs too where it was interrupted."""
+        """Asks the pruner, which knows of this trial's earlier epochs too where it was interrupted.
+
+        After the last epoch there is nothing to be saved: such a trial is complete.
+        """
         value = row.get(self.state.objectives[0])
         if not self.prunes or value is None:
             return True
         number, curve = self._numbers[trial.trial_id], {int(row["epoch"]): float(value)}
         if number not in self._asked:  # it was begun in an earlier launch
             curve |= self._curve(number)
-        return not _stops(self._asked_for(number), curve)
+        return not _stops(self._asked_for(number), curve) or row["epoch"] == row.get("epochs")
 
     def done(self, trial: Trial, outcome: Outcome) -> None:
         """Takes note; a trial that cannot be brought to an end counts as failed until the next launch."""
