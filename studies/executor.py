@@ -414,7 +414,7 @@ class _Listener(tune.Callback):
             if now - self._had_room > PATIENCE:
                 self._searcher.all_lost("no machine has room for it any more")
                 raise InputError(
-                    f"for {PATIENCE:.0f} s no machine that Ray knows has had room for a trial; the same command goes on."
+                    f"for {PATIENCE:.0f} s no machine that Ray knows has had room for a trial; launch again to go on."
                 ) from None
 
     def on_trial_start(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
