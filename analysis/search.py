@@ -91,9 +91,10 @@ def _score(row: dict[str, Any], objective: str) -> str:
 def _chosen(value: Any) -> str:
     if isinstance(value, float):
         return "-" if math.isnan(value) else f"{value:.3g}"
-    return "-" if value is None else str(value)
+    return "none" if value is None else str(value)
 
 
 def _is_synthetic(state: SearchState, store: Store) -> bool:
-    records = (store.read(trial_id) for trial_id in state.trial_ids() if store.ending(trial_id))
+    complete = [name for name in state.trial_ids() if (store.ending(name) or ("",))[0] == "complete"]
+    records = (store.read(trial_id) for trial_id in complete)
     return any(record.data.synthetic for record in records if record)

@@ -65,6 +65,15 @@ Address = Annotated[
 ]
 
 
+NumTrials = Annotated[int | None, typer.Option("--trials", min=1, help="Of searches: how many different candidates.")]
+Sampler = Annotated[str | None, typer.Option(help="Of searches: tpe, random, grid or nsga2.")]
+Pruner = Annotated[str | None, typer.Option(help="Of searches: median, successive_halving or none.")]
+FinalSeeds = Annotated[int | None, typer.Option(min=1, help="Of searches: fresh seeds for base and winner.")]
+Ahead = Annotated[
+    int | None, typer.Option(min=1, help="Of searches: candidates at once, so many without each other's results.")
+]
+
+
 @app.command("list")
 def list_studies() -> None:
     """The studies of the paper and ours, and the searches."""
@@ -97,9 +106,16 @@ def plan(
     num_gpus: NumGpus = None,
     device: Device = "auto",
     address: Address = None,
+    num_trials: NumTrials = None,
+    sampler: Sampler = None,
+    pruner: Pruner = None,
+    final_seeds: FinalSeeds = None,
+    ahead: Ahead = None,
 ) -> None:
     """What a launch would do: its trials, which of them are done or new, how long it takes, the disk. Runs none."""
-    changes = Changes(**_plain(dataset, recipe, overrides, seeds, keep, name))
+    searching = {"num_trials": num_trials, "sampler": sampler, "pruner": pruner, "final_seeds": final_seeds,
+                 "ahead": ahead}  # fmt: skip
+    changes = Changes(**_plain(dataset, recipe, overrides, seeds, keep, name), searching=searching)
     grids, searches = _wanted(studies, changes)
     machines = _machines([*grids, *searches], data_root=data_root, weights=weights, missing=missing)
     identify = _identify(machines)
@@ -112,7 +128,7 @@ def plan(
     for search in searches:
         state = candidates.resume(search, identity=identify(search.base), results=results)
         summary.show_search_plan(search, state, store)
-        expected += candidates.expected_trials(search, state, identity=identify(search.base))
+        expected += candidates.expected_trials(search, state, identity=identify(search.base), store=store)
     gpus = _gpus(gpus_per_trial)
     device = _find_device(device, gpus=gpus, in_process=False, address=address)
     todo = left([*trials_of(plans), *expected], store)
@@ -121,7 +137,7 @@ def plan(
         gpus=0.0 if gpus == AUTO else _share(gpus, device), num_gpus=num_gpus, address=address,
     )  # fmt: skip
     summary.show_costs(
-        todo, store, machines, device=device, threads=threads_per_trial, slots=slots, cache=cache,
+        todo, store, machines, device=device, threads=threads_per_trial, slots=slots, cache=cache, num_gpus=num_gpus,
         auto_gpus=gpus == AUTO,
     )  # fmt: skip
 
@@ -154,17 +170,11 @@ def run(
     track: Annotated[
         str | None, typer.Option(help="Also tell tensorboard, wandb or mlflow; files go to RESULTS/track.")
     ] = None,
-    num_trials: Annotated[
-        int | None, typer.Option("--trials", min=1, help="Of searches: how many different candidates.")
-    ] = None,
-    sampler: Annotated[str | None, typer.Option(help="Of searches: tpe, random, grid or nsga2.")] = None,
-    pruner: Annotated[str | None, typer.Option(help="Of searches: median or successive_halving.")] = None,
-    final_seeds: Annotated[
-        int | None, typer.Option(min=1, help="Of searches: fresh seeds for base and winner.")
-    ] = None,
-    ahead: Annotated[
-        int | None, typer.Option(min=1, help="Of searches: candidates at once, so many without each other's results.")
-    ] = None,
+    num_trials: NumTrials = None,
+    sampler: Sampler = None,
+    pruner: Pruner = None,
+    final_seeds: FinalSeeds = None,
+    ahead: Ahead = None,
     dashboard: Annotated[bool, typer.Option(help="Of searches: optuna-dashboard beside the run.")] = False,
 ) -> None:
     """Run studies and searches, or go on with them: only what is not in the results folder yet is run."""
@@ -229,6 +239,8 @@ def retry(
         found = [trial_id for trial_id in sorted(ids) if (ending := store.ending(trial_id)) and ending[0] in again]
         for trial_id in found:
             store.forget(trial_id)
+        if searched:
+            candidates.write_search(candidates.taken_up(searched), results=results)
         print(f"{name}: {len(found)} forgotten" + ("; run the study again to train them." if found else "."))
 
 

@@ -21,7 +21,7 @@ from studies.trial import Trial
 from taghead.config import Config, Value, defaults, evolve, flatten
 from taghead.errors import InputError
 from taghead.files import write_text
-from taghead.record import RECIPE_VERSION, Keep
+from taghead.record import RECIPE_VERSION, Keep, trial_id
 
 SCHEMA_VERSION = 1  # of search.json
 Params = dict[str, bool | int | float | str | None]  # what a sampler chose, by dotted key; tuples as texts
@@ -37,6 +37,9 @@ class Candidate(Value):
         invalid: Why it is none.
         same_as: The number of an earlier candidate that is the same experiment.
         attrs: What the sampler noted for itself.
+        ahead: The search's, when it was chosen: it knew the results of those so far before it.
+        stopped: The epoch after which the pruner stops it, if it does.
+        given_up: Why its trials could not be brought to an end, which counts as failed until `retry`.
     """
 
     number: int
@@ -45,6 +48,9 @@ class Candidate(Value):
     invalid: str | None = None
     same_as: int | None = None
     attrs: dict[str, Any] = Field(default_factory=dict)
+    ahead: int
+    stopped: int | None = None
+    given_up: str | None = None
 
     @property
     def is_new(self) -> bool:
@@ -132,7 +138,7 @@ def resume(search: Search, *, identity: Identity, results: Path) -> SearchState:
     old = read_search(results, search.name)
     before, after = (_flat(state.definition) for state in (old, new))
     changed = [key for key in {**before, **after} if before.get(key, "not there") != after.get(key, "not there")]
-    if changed:
+    if changed and old.candidates:
         lines = [f"  {key}: {before.get(key, 'not there')} -> {after.get(key, 'not there')}" for key in changed]
         raise InputError(
             f"search {search.name} was begun otherwise in {results}; changed are\n" + "\n".join(lines) + "\n"
@@ -172,6 +178,12 @@ def read_search(results: Path, name: str) -> SearchState:
         ) from None
 
 
+def taken_up(state: SearchState) -> SearchState:
+    """The same search, with the candidates that could not be brought to an end left to be tried again."""
+    again = tuple(one.model_copy(update={"given_up": None}) for one in state.candidates)
+    return state.model_copy(update={"candidates": again})
+
+
 def searches(results: Path) -> list[str]:
     """The searches that were launched in a results folder, sorted."""
     return sorted(path.parent.name for path in (results / "studies").glob("*/search.json"))
@@ -208,21 +220,34 @@ def overrides_of(space: Space, params: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def expected_trials(search: Search, state: SearchState, *, identity: Identity) -> list[Trial]:
-    """Stand-ins for the trials that a search has not chosen yet, by which time and disk can be estimated.
+def expected_trials(search: Search, state: SearchState, *, identity: Identity, store: Store) -> list[Trial]:
+    """The trials that a search has left, as far as that is known, by which time and disk can be estimated.
+
+    Those of candidates that are not chosen yet, and of the winner, are stand-ins: of the base's size.
 
     Args:
         search: The search.
         state: As it stands.
         identity: The fingerprints of its base.
+        store: Where its trials are.
     """
     known: dict[str, Any] = {"data": identity.data, "synthetic": identity.synthetic}
-    candidate, final = config_of(search, {}, identity=identity), search.study({BASE: {}})
     made: list[tuple[str, Config, int, tuple[Keep, ...]]] = []
+    results = [result_of(state, one, store) for one in state.candidates]
+    for one, result in zip(state.candidates, results, strict=True):
+        if one.is_new and result.state == "open":
+            config = config_of(search, one.params, identity=identity)
+            made += [(name, config, seed, ()) for seed, name in one.trials.items()]
+    stand_in = config_of(search, {}, identity=identity)
     for number in range(state.num_new, search.num_trials):
-        made += [(f"{search.name}-{number}-{seed}", candidate, seed, ()) for seed in search.seeds]
-    for row in (BASE, "winner"):
-        made += [(f"{search.name}-{row}-{seed}", search.base, seed, search.keep) for seed in final.seeds]
+        made += [(f"{search.name}-{number}-{seed}", stand_in, seed, ()) for seed in search.seeds]
+    searching = bool(made)
+    rows = {BASE: {}, "winner": {}} if searching else final_rows(search, state, results)[0]
+    for row, overrides in rows.items():
+        config = evolve(search.base, overrides)
+        for seed in search.study({BASE: {}}).seeds:
+            name = trial_id(config, seed=seed, data=identity.data, weights=identity.weights)
+            made.append((f"{row}-{seed}" if searching and row != BASE else name, config, seed, search.keep))
     return [
         Trial(trial_id=name, config=config, seed=seed, keep=frozenset(keep), label=name, **known)
         for name, config, seed, keep in made
@@ -242,8 +267,8 @@ def result_of(state: SearchState, candidate: Candidate, store: Store) -> Result:
     """
     if candidate.same_as is not None:
         return result_of(state, state.candidates[candidate.same_as], store)
-    if candidate.invalid is not None:
-        return Result("fail", reason=candidate.invalid)
+    if reason := candidate.invalid or candidate.given_up:
+        return Result("fail", reason=reason)
     endings = [store.ending(name) for name in candidate.trials.values()]
     reasons = [ending[1] for ending in endings if ending and ending[0] in ("failed", "diverged")]
     if reasons:
@@ -252,8 +277,10 @@ def result_of(state: SearchState, candidate: Candidate, store: Store) -> Result:
         return Result("open")
     names = list(candidate.trials.values())
     curve = curve_of(store.trials / names[0], state.objectives[0])
-    if any(ending and ending[0] == "pruned" for ending in endings):
-        return Result("pruned", curve=curve)
+    if candidate.stopped is not None:
+        return Result("pruned", curve={epoch: value for epoch, value in curve.items() if epoch <= candidate.stopped})
+    if any(ending and ending[0] == "pruned" for ending in endings):  # by another search, if this one has no pruner
+        return Result("pruned", curve=curve) if state.definition["pruner"] else Result("open")
     by_seed = [[_value(store, name, objective) for objective in state.objectives] for name in names]
     values = tuple(math.fsum(column) / len(column) for column in zip(*by_seed, strict=True))
     if not all(map(math.isfinite, values)):

@@ -69,6 +69,17 @@ def latest(folder: Path) -> int:
     return max((int(match[1]) for match in matches if match), default=0)
 
 
+def is_held(folder: Path, number: int) -> bool:
+    """Whether this process still holds a claim: a later one, or another's under the same number, took its place."""
+    if latest(folder) != number:
+        return False
+    try:
+        values = json.loads((folder / f"claim.{number}.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return values == asdict(this_worker())
+
+
 def is_live(folder: Path) -> bool:
     """Whether somebody works in a folder."""
     return _is_live(folder, latest(folder))

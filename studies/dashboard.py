@@ -17,7 +17,7 @@ from pathlib import Path
 import optuna
 
 from studies.candidates import Candidate, SearchState, curve_of, read_search, result_of, searches, space_of
-from studies.search import STATES, frozen
+from studies.sampling import STATES, frozen
 from studies.store import Store
 from studies.study import OBJECTIVES
 from taghead.errors import InputError
@@ -56,8 +56,8 @@ class Mirror:
         state = read_search(self._results, self._name)
         for candidate in state.candidates[self._count :]:
             self._add(state, candidate)
-        self._count = len(state.candidates)
-        for number in list(self._open):
+            self._count += 1
+        for number in [number for number in self._open if number < len(state.candidates)]:  # it may be begun anew
             self._follow(state, state.candidates[number])
 
     def _add(self, state: SearchState, candidate: Candidate) -> None:
@@ -78,7 +78,8 @@ class Mirror:
     def _times(self, candidate: Candidate) -> tuple[datetime, datetime]:
         """When it began and ended, by its records; the time that it stood still between two launches is left out."""
         ends = datetime.now()
-        records = [record for name in candidate.trials.values() if (record := self._store.read(name))]
+        names = [name for name in candidate.trials.values() if (self._store.ending(name) or ("",))[0] == "complete"]
+        records = [record for name in names if (record := self._store.read(name))]
         for record in records[-1:]:
             written = (self._store.trials / record.trial_id / "record.json").stat().st_mtime
             ends = datetime.fromtimestamp(written)

@@ -132,6 +132,7 @@ class Delivery:
             The delivery, and the files to send, with a claim before, so that the worker counts the attempts on; or what
             became of the trial, where there is nothing to do.
         """
+        claim = None
         try:
             claim = store.claim(trial.trial_id)
             if claim is None:
@@ -143,11 +144,12 @@ class Delivery:
             files = {f"running/claim.{claim.attempt - 1}.json": b'{"released": true}', **_pack(claim.folder, "running")}
             if need in ("evaluate", "again"):
                 files |= _pack(store.trials / trial.trial_id, "trials")
-        except OSError as error:
-            return _full(error)
-        except InputError as error:
-            return Outcome("refused", str(error))
-        return cls(claim), files
+            begun = cls(claim)
+        except (OSError, InputError) as error:
+            if claim is not None:
+                claim.release()
+            return _full(error) if isinstance(error, OSError) else Outcome("refused", str(error))
+        return begun, files
 
     def epoch(self, history: bytes) -> None:
         """Keeps the history where `status` reads it."""
@@ -176,6 +178,7 @@ class Delivery:
 
     def _finish(self, outcome: Outcome, files: Files) -> Outcome:
         claim = self._claim
+        claim.check_held()
         claim.clear()
         for name in sorted(files, key=lambda name: name.endswith("/record.json")):  # last: it tells that all is there
             _write(claim.folder / Path(name).name, files[name])

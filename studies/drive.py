@@ -119,16 +119,18 @@ class Driver:
         def save(state: SearchState) -> None:
             write_search(state, results=self.results)
 
-        save(state)
         feed = SearchFeed(search, state, store=store, identify=self.identify, save=save)
+        save(feed.state)
         if not feed.is_finished():
-            there = sum(result.state != "open" for one, result in zip(state.candidates, feed.results(), strict=True))
-            to_come = search.num_trials * len(search.seeds) - there
-            print(f"{search.name}: {search.num_trials} candidates, {there} are known", flush=True)
-            if number := self._execute(feed, [], there=there, to_come=to_come):
+            known = feed.num_known
+            print(f"{search.name}: {search.num_trials} candidates, {known} are known", flush=True)
+            counts = {"there": known, "to_come": search.num_trials - known}
+            if number := self._execute(feed, [], **{name: n * len(search.seeds) for name, n in counts.items()}):
                 print(f"stopped with {feed.state.num_new} candidates chosen; the same command goes on.")
                 return number
         results = feed.results()
+        if feed.exhausted:
+            print(f"{search.name}: its space holds no more than {feed.state.num_new} different experiments.")
         status = summary.show_search(feed.state, results, store, stopped=feed.stopped)
         if status:
             return status

@@ -51,7 +51,7 @@ class Changes:
         """
         searching = {name: value for name, value in self.searching.items() if value is not None}
         if isinstance(study, Search):
-            study = replace(study, **searching)
+            study = replace(study, **_searching(study, searching))
         elif searching:
             option = min(searching).replace("_", "-").removeprefix("num-")
             raise InputError(f"--{option} is for searches; {study.name} is a study of fixed rows.")
@@ -67,6 +67,16 @@ class Changes:
         if self.name is not None:
             study = replace(study, name=self.name)
         return study.override(parse_overrides(self.overrides))
+
+
+def _searching(search: Search, changes: dict[str, Any]) -> dict[str, Any]:
+    """Another sampler or pruner does not take the options of the one before."""
+    if changes.get("pruner") == "none":
+        changes["pruner"] = None
+    for name in ("sampler", "pruner"):
+        if name in changes and changes[name] != getattr(search, name):
+            changes[f"{name}_options"] = {}
+    return changes
 
 
 def load(name: str) -> Study | Search:

@@ -8,30 +8,24 @@ it chose is written to ``search.json`` before it is run.
 
 import itertools
 import random
-import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import optuna
-from optuna import distributions as optuna_distributions
-from optuna.trial import FrozenTrial, TrialState, create_trial
+from optuna.trial import FrozenTrial
 
 from studies.candidates import Candidate, Params, Result, SearchState, config_of, curve_of, result_of
 from studies.feed import GridFeed
 from studies.plan import Identity
+from studies.sampling import MOST_POINTS, choose, frozen, new_study, points
 from studies.store import Store
-from studies.study import OBJECTIVES, Choice, Range, Search, Space, text_of
+from studies.study import Search
 from studies.trial import FINAL, Outcome, Row, Trial
 from taghead.config import Config
 from taghead.errors import InputError
 from taghead.record import trial_id
 
-PATIENCE = (
-    20  # repeats in a row after which a finite space is looked through for what is left, and 10 x that for others
-)
-MOST_POINTS = 100_000  # of a space that is looked through
-STATES = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "fail": TrialState.FAIL,
-          "open": TrialState.RUNNING}  # fmt: skip
+PATIENCE = 20  # repeats in a row after which a finite space is looked through for what is left; 10 x that end others
 
 
 class SearchFeed:
@@ -49,6 +43,7 @@ class SearchFeed:
         state: Where the search stands.
         prunes: Whether it has a pruner.
         stopped: Why no candidate is chosen any more though the search is not at its end, if so.
+        exhausted: Whether there is nothing left to choose.
     """
 
     def __init__(
@@ -69,10 +64,15 @@ class SearchFeed:
         self._grid = GridFeed([], store=store)
         self._numbers: dict[str, int] = {}  # of the candidate, by trial id
         self._results: dict[int, Result] = {}  # those that are known
-        self._asked: dict[int, optuna.Trial] = {}
-        self._exhausted = False
+        self._asked: dict[int, optuna.Trial] = {}  # of a search with a pruner
+        self._stops: dict[int, int] = {}  # the epoch after which the pruner stops a candidate
+        self._points = points(search) if search.sampler == "grid" else None
+        if search.sampler == "grid" and self._points is None:
+            raise InputError(f"a grid has at most {MOST_POINTS:,} points; use larger steps, or --sampler random.")
+        new_study(search, 0)  # refuses options that sampler or pruner do not take
         for candidate in state.candidates:
             self._hand_out(candidate)
+        self.exhausted = self._nothing_left()
 
     @property
     def outcomes(self) -> dict[str, Outcome]:
@@ -102,10 +102,11 @@ class SearchFeed:
         number, curve = self._numbers[trial.trial_id], {int(row["epoch"]): float(value)}
         if number not in self._asked:  # it was begun in an earlier launch
             curve |= self._curve(number)
-        return not _stops(self._asked_for(number), curve) or row["epoch"] == row.get("epochs")
+        self._report(number, curve, epochs=trial.config.train.epochs)
+        return number not in self._stops
 
     def done(self, trial: Trial, outcome: Outcome) -> None:
-        """Takes note; a trial that cannot be brought to an end counts as failed until the next launch."""
+        """Takes note; a candidate whose trial cannot be brought to an end counts as failed, until `retry`."""
         self._grid.done(trial, outcome)
         if trial.trial_id not in self._grid.outcomes:
             return  # it comes again
@@ -113,18 +114,22 @@ class SearchFeed:
         if outcome.ending in ("full", "refused"):
             self.stopped = outcome.message
         elif outcome.ending not in FINAL:
-            self._results[number] = Result("fail", reason=outcome.message)
-        else:
-            self._settle(number)
+            self._change(number, given_up=outcome.message or outcome.ending)
+        self._settle(number)
+
+    @property
+    def num_known(self) -> int:
+        """How many different candidates have a result."""
+        return sum(one.is_new and self._result(one.number).state != "open" for one in self.state.candidates)
 
     def results(self) -> list[Result]:
         """What came of each candidate so far."""
         return [self._result(candidate.number) for candidate in self.state.candidates]
 
     def _may_choose(self) -> bool:
-        if self._exhausted or self.stopped or self.state.num_new >= self.state.num_trials:
+        if self.exhausted or self.stopped or self.state.num_new >= self.state.num_trials:
             return False
-        visible = len(self.state.candidates) - self._search.ahead
+        visible = len(self.state.candidates) - self._search.ahead  # the last that is known to the next
         return all(self._result(number).state != "open" for number in range(max(0, visible + 1)))
 
     def _result(self, number: int) -> Result:
@@ -134,29 +139,45 @@ class SearchFeed:
         return self._results.get(number) or Result("open")
 
     def _settle(self, number: int) -> None:
-        result = result_of(self.state, self.state.candidates[number], self._store)
-        if result.state != "open":
-            self._results[number] = result
+        """Takes note of a result.
+
+        What the pruner makes of the whole curve counts, also where the trial did not hear it: its worker died just
+        then, or another study had trained it to its end.
+        """
+        candidate = self.state.candidates[number]
+        result = result_of(self.state, candidate, self._store)
+        if result.state == "open":
+            return
+        if self.prunes and candidate.is_new and result.state in ("complete", "pruned"):
+            epochs = config_of(self._search, candidate.params, identity=self._base).train.epochs
+            self._report(number, result.curve, epochs=epochs)
+            if candidate.stopped is None and number in self._stops:
+                self._change(number, stopped=self._stops[number])
+                result = result_of(self.state, self.state.candidates[number], self._store)
+        self._results[number] = result
+
+    def _change(self, number: int, **changes: Any) -> None:
+        candidates = list(self.state.candidates)
+        candidates[number] = candidates[number].model_copy(update=changes)
+        self.state = self.state.model_copy(update={"candidates": tuple(candidates)})
+        self._save(self.state)
 
     def _choose(self) -> None:
-        number = len(self.state.candidates)
         params: Params | None = None
-        if self._search.sampler == "grid" or self._repeats() >= PATIENCE:
-            every = points(self._search.space)
-            params = self._left_over(every or [])
-            self._exhausted = params is None if every else self._repeats() >= 10 * PATIENCE
-        if self._exhausted:
-            return
-        asked = self._ask(number, params)
-        candidate = self._candidate(number, asked)
+        if self._points is not None or self._repeats() >= PATIENCE:
+            params = self._left_over()
+        asked = self._ask(len(self.state.candidates), params, ahead=self._search.ahead)
+        candidate = self._candidate(len(self.state.candidates), asked)
         self.state = self.state.model_copy(update={"candidates": (*self.state.candidates, candidate)})
         self._save(self.state)
-        if candidate.is_new:
-            self._asked[number] = asked
+        if candidate.is_new and self.prunes:
+            self._asked[candidate.number] = asked
         self._hand_out(candidate)
+        self.exhausted = self._nothing_left()
 
     def _candidate(self, number: int, asked: optuna.Trial) -> Candidate:
         known: dict[str, Any] = {"number": number, "params": asked.params, "attrs": _notes(asked)}
+        known["ahead"] = self._search.ahead
         try:
             config = config_of(self._search, asked.params, identity=self._base)
             found = self._identify(config)
@@ -191,35 +212,42 @@ class SearchFeed:
                 )
         self._settle(candidate.number)
 
-    def _ask(self, number: int, params: Params | None) -> optuna.Trial:
-        with warnings.catch_warnings(action="ignore", category=optuna.exceptions.ExperimentalWarning):
-            study = optuna.create_study(
-                directions=[OBJECTIVES[name] for name in self.state.objectives],
-                sampler=sampler_of(self._search, number),
-                pruner=pruner_of(self._search),
-            )
-        study.add_trials([self._frozen(earlier, known_to=number) for earlier in range(number)])
+    def _ask(self, number: int, params: Params | None, *, ahead: int) -> optuna.Trial:
+        study = new_study(self._search, number)
+        study.add_trials([self._frozen(earlier, is_known=earlier <= number - ahead) for earlier in range(number)])
         if params is not None:
             study.enqueue_trial(params)
         asked = study.ask()
         choose(asked, self._search)
         return asked
 
-    def _frozen(self, number: int, *, known_to: int) -> FrozenTrial:
-        candidate, is_known = self.state.candidates[number], number <= known_to - self._search.ahead
+    def _frozen(self, number: int, *, is_known: bool) -> FrozenTrial:
+        candidate = self.state.candidates[number]
         result = self._result(number) if is_known else Result("open")
         attrs = dict(candidate.attrs)
-        if is_known and self._search.pruner == "successive_halving" and result.state in ("complete", "pruned"):
-            asked = self._asked_for(number if candidate.same_as is None else candidate.same_as)
-            _stops(asked, result.curve)  # notes the rungs, where that was in an earlier launch
-            attrs |= _notes(asked)
+        if self._search.pruner == "successive_halving" and result.state in ("complete", "pruned"):
+            attrs |= _notes(self._asked_for(number if candidate.same_as is None else candidate.same_as))  # its rungs
         return frozen(candidate, result, self._search.space, attrs=attrs)
 
     def _asked_for(self, number: int) -> optuna.Trial:
         """A candidate as it was asked for, in this launch or an earlier one."""
         if number not in self._asked:
-            self._asked[number] = self._ask(number, self.state.candidates[number].params)
+            candidate = self.state.candidates[number]
+            self._asked[number] = self._ask(number, candidate.params, ahead=candidate.ahead)
         return self._asked[number]
+
+    def _report(self, number: int, curve: Mapping[int, float], *, epochs: int) -> None:
+        """Tells the pruner of epochs that it does not know yet, up to the one after which it stops the candidate.
+
+        The last epoch is no place to stop: nothing would be saved.
+        """
+        asked = self._asked_for(number)
+        for epoch in sorted(set(curve) - set(_as_stored(asked).intermediate_values)):
+            if number in self._stops:
+                return
+            asked.report(curve[epoch], epoch)
+            if asked.should_prune() and epoch < epochs:
+                self._stops[number] = epoch
 
     def _curve(self, number: int) -> dict[int, float]:
         name = next(iter(self.state.candidates[number].trials.values()))
@@ -231,146 +259,28 @@ class SearchFeed:
         last = itertools.takewhile(lambda one: not one.is_new, reversed(self.state.candidates))
         return sum(1 for _ in last)
 
-    def _left_over(self, every: list[Params]) -> Params | None:
+    def _left_over(self) -> Params | None:
         """The next point of a finite space that was not chosen yet: in order for a grid, else in an order drawn."""
-        if self._search.sampler != "grid":
-            random.Random(self._search.seed).shuffle(every)
-        chosen = [one.params for one in self.state.candidates]
-        return next((point for point in every if point not in chosen), None)
+        if self._points is not None:
+            return next(iter(self._points[len(self.state.candidates) :]), None)
+        every = points(self._search) or []
+        random.Random(self._search.seed).shuffle(every)
+        chosen = {frozenset(one.params.items()) for one in self.state.candidates}
+        return next((point for point in every if frozenset(point.items()) not in chosen), None)
 
-
-def choose(asked: optuna.Trial, search: Search) -> None:
-    """Lets a sampler choose a value for each key of the space that is searched under those chosen before.
-
-    Args:
-        asked: Optuna's trial; holds the choice afterwards.
-        search: The search.
-    """
-    values = {key: value for section, of in search.base.model_dump().items()
-              for key, value in ((f"{section}.{name}", value) for name, value in of.items())}  # fmt: skip
-    for key, one in search.space.items():
-        if all(text_of(values[other]) in map(text_of, allowed) for other, allowed in one.only_if.items()):
-            values[key] = _suggested(asked, key, distribution(one))
-
-
-def _suggested(asked: optuna.Trial, key: str, one: optuna_distributions.BaseDistribution) -> Any:
-    if isinstance(one, optuna_distributions.CategoricalDistribution):
-        return asked.suggest_categorical(key, one.choices)
-    if isinstance(one, optuna_distributions.IntDistribution):
-        return asked.suggest_int(key, one.low, one.high, log=one.log, step=one.step)
-    assert isinstance(one, optuna_distributions.FloatDistribution)
-    return asked.suggest_float(key, one.low, one.high, log=one.log, step=one.step)
-
-
-def distribution(one: Choice | Range) -> optuna_distributions.BaseDistribution:
-    """Optuna's distribution of one key; of a choice, values that Optuna cannot hold stand as their texts.
-
-    Args:
-        one: A choice or a range.
-    """
-    if isinstance(one, Choice):
-        return optuna_distributions.CategoricalDistribution(tuple(map(_plain, one.values)))
-    if one.whole:
-        return optuna_distributions.IntDistribution(int(one.low), int(one.high), log=one.log, step=int(one.step or 1))
-    return optuna_distributions.FloatDistribution(one.low, one.high, log=one.log, step=one.step)
-
-
-def points(space: Space) -> list[Params] | None:
-    """Every combination of a finite space once, the last key changing fastest; None where it is not finite."""
-    every: list[Params] = [{}]
-    for key, one in space.items():
-        values = one.all_values()
-        if values is None or len(every) * len(values) > MOST_POINTS:
-            return None
-        plain = list(map(_plain, values))
-        every = [
-            {**point, **chosen}
-            for point in every
-            for chosen in ([{key: value} for value in plain] if _applies(one, point) else [{}])
-        ]
-    return every
-
-
-def frozen(candidate: Candidate, result: Result, space: Space, *, attrs: dict[str, Any]) -> FrozenTrial:
-    """A candidate as a trial of Optuna's, with the curve where there is one objective.
-
-    Args:
-        candidate: The candidate.
-        result: What came of it.
-        space: What is searched.
-        attrs: What sampler and pruner noted.
-    """
-    last = result.curve[max(result.curve)] if result.state == "pruned" and result.curve else None
-    return create_trial(
-        state=STATES[result.state],
-        values=list(result.values) or None if last is None else [last],
-        params=candidate.params,
-        distributions={key: distribution(space[key]) for key in candidate.params},
-        intermediate_values=dict(result.curve) if len(result.values) < 2 else {},
-        system_attrs=attrs,
-    )
-
-
-def sampler_of(search: Search, number: int) -> optuna.samplers.BaseSampler:
-    """The sampler of one candidate, with a seed of its own.
-
-    Raises:
-        InputError: Options that it does not take.
-    """
-    kinds: dict[str, Any] = {
-        "tpe": optuna.samplers.TPESampler,
-        "random": optuna.samplers.RandomSampler,
-        "grid": optuna.samplers.RandomSampler,  # every value is given to it
-        "nsga2": optuna.samplers.NSGAIISampler,
-    }
-    options: dict[str, Any] = {"constant_liar": True} if search.sampler == "tpe" else {}
-    seed = random.Random(f"{search.seed} {number}").getrandbits(32)
-    return _made(
-        kinds[search.sampler], {**options, **search.sampler_options, "seed": seed}, f"sampler {search.sampler}"
-    )
-
-
-def pruner_of(search: Search) -> optuna.pruners.BasePruner:
-    """The pruner; one that stops nothing where there is none.
-
-    Raises:
-        InputError: Options that it does not take.
-    """
-    kinds: dict[str, Any] = {
-        "median": optuna.pruners.MedianPruner,
-        "successive_halving": optuna.pruners.SuccessiveHalvingPruner,
-    }
-    kind = kinds.get(search.pruner or "", optuna.pruners.NopPruner)
-    return _made(kind, dict(search.pruner_options) if search.pruner else {}, f"pruner {search.pruner}")
-
-
-def _made(kind: Callable[..., Any], options: dict[str, Any], what: str) -> Any:
-    try:
-        return kind(**options)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"{what}: {str(error).splitlines()[0]}") from None
-
-
-def _plain(value: Any) -> Any:
-    return value if value is None or isinstance(value, bool | int | float | str) else text_of(value)
-
-
-def _applies(one: Choice | Range, point: Params) -> bool:
-    return all(key not in point or text_of(point[key]) in map(text_of, values) for key, values in one.only_if.items())
+    def _nothing_left(self) -> bool:
+        """Whether the space is exhausted, or seems to be."""
+        if self._points is not None:
+            return len(self.state.candidates) >= len(self._points)
+        repeats = self._repeats()
+        if repeats < PATIENCE:
+            return False
+        return repeats >= 10 * PATIENCE if points(self._search) is None else self._left_over() is None
 
 
 def _notes(asked: optuna.Trial) -> dict[str, Any]:
     noted = _as_stored(asked).system_attrs
     return {key: value for key, value in noted.items() if not key.startswith(("fixed_params", "tpe:"))}
-
-
-def _stops(asked: optuna.Trial, curve: Mapping[int, float]) -> bool:
-    """Reports the epochs that are not known yet, and says whether the pruner stops at one of them."""
-    stops = False
-    for epoch in sorted(set(curve) - set(_as_stored(asked).intermediate_values)):
-        asked.report(curve[epoch], epoch)
-        stops = asked.should_prune() or stops
-    return stops
 
 
 def _as_stored(asked: optuna.Trial) -> FrozenTrial:

@@ -81,7 +81,7 @@ class Claim:
             LostClaimError: Another process has taken it over.
             InputError: It has no record, or one that cannot be read.
         """
-        self._check_held()
+        self.check_held()
         before = self.store.ending(self.trial_id)
         if before and before[0] == "complete" and read_record(self.folder).status != "complete":
             self.drop()
@@ -100,17 +100,22 @@ class Claim:
 
     def release(self) -> None:
         """Leaves the trial, with its checkpoint, to whoever comes next."""
-        if claims.latest(self.folder) == self.attempt:
+        if claims.is_held(self.folder, self.attempt):
             with suppress(OSError):  # it cannot be written to any more: the claim then ends with this process
                 claims.release(self.folder, self.attempt)
 
     def drop(self) -> None:
         """Gives the claim up and removes its folder: there was nothing to do."""
-        if claims.latest(self.folder) == self.attempt:
+        if claims.is_held(self.folder, self.attempt):
             shutil.rmtree(self.folder)
 
-    def _check_held(self) -> None:
-        if claims.latest(self.folder) != self.attempt:
+    def check_held(self) -> None:
+        """Refuses to go on where the claim is lost.
+
+        Raises:
+            LostClaimError: Another process has taken the trial over.
+        """
+        if not claims.is_held(self.folder, self.attempt):
             raise LostClaimError(f"trial {self.trial_id} was taken over by another process")
 
 

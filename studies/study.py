@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Self, get_args
 
+from taghead.backbones.own import is_own
 from taghead.config import Config, evolve
 from taghead.errors import InputError, nearest
 from taghead.record import Keep
@@ -150,8 +151,11 @@ class Range:
     only_if: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if not self.low < self.high or (self.log and (self.low <= 0 or self.step)):
-            raise InputError(f"0 < low < high and no step must hold for log, else low < high, but got {self}.")
+        rule = "low < high and step > 0, if any, must hold, and with log also 0 < low and no step"
+        if not self.low < self.high or not (self.step is None or self.step > 0):
+            raise InputError(f"{rule}, but got {self}.")
+        if self.log and (self.low <= 0 or self.step):
+            raise InputError(f"{rule}, but got {self}.")
 
     @property
     def whole(self) -> bool:
@@ -205,8 +209,8 @@ class Search:
         final_seeds: How many other seeds the winner and the base are run with in the end.
         while_searching: What is changed for candidates only, as ``{"train.epochs": 10}``.
         holdout: The share of the training clips that is validation while searching, where the data set has none.
-        ahead: So many candidates may be proposed before the results of the first of them are known: the most that run
-            at once.
+        ahead: So many candidates may be chosen before the result of the first of them is known: the most that are
+            trained at once.
         keep: What is kept of the final trials, as in `Study`.
         metrics: What the final table shows.
         text: What it is for.
@@ -236,7 +240,11 @@ class Search:
     text: str = ""
 
     def __post_init__(self) -> None:
+        for what, least in (("num_trials", 1), ("final_seeds", 1), ("ahead", 1), ("seed", 0)):
+            if not isinstance(value := getattr(self, what), int) or value < least:
+                raise InputError(f"search {self.name}: {what} must be a whole number >= {least}, but got {value!r}.")
         self.study({BASE: {}})  # checks what it shares with a study
+        replace(self.study({BASE: {}}), seeds=self.seeds)
         _check_known(self.name, "objective", self.objectives, OBJECTIVES)
         _check_known(self.name, "sampler", [self.sampler], SAMPLERS)
         _check_known(self.name, "pruner", [self.pruner] if self.pruner else [], PRUNERS)
@@ -245,10 +253,8 @@ class Search:
                 raise InputError(f"search {self.name}: {what} must not be empty.")
         if len(self.datasets) > 1:
             raise InputError(f"search {self.name}: a search has one data set, but got {', '.join(self.datasets)}.")
-        for what in ("num_trials", "final_seeds", "ahead"):
-            if not isinstance(value := getattr(self, what), int) or value < 1:
-                raise InputError(f"search {self.name}: {what} must be a whole number >= 1, but got {value!r}.")
         self._check_pruner()
+        self._check_counts()
         self._check_space()
 
     def _check_pruner(self) -> None:
@@ -259,9 +265,24 @@ class Search:
                 f"val_mca, but got {self.objectives} and seeds {self.seeds}."
             )
 
+    def _check_counts(self) -> None:
+        backbone = self.space.get("model.backbone", Choice((self.base.model.backbone,)))
+        own = [name for name in backbone.all_values() or () if is_own(str(name))]
+        counts = [name for name in self.objectives if name in ("multiply_adds", "parameters")]
+        if own and counts:
+            raise InputError(
+                f"search {self.name}: {counts[0]} of a backbone of your own ({own[0]}) is not known before it runs; "
+                "leave that objective out."
+            )
+
     def _check_space(self) -> None:
+        try:
+            evolve(self.base, {**self.while_searching, "data.holdout": self.holdout})
+        except InputError as error:
+            raise InputError(f"search {self.name}, while searching: {error}") from None
         for number, (key, one) in enumerate(self.space.items()):
-            for other in one.only_if:
+            for other, values in one.only_if.items():
+                self._check_condition(key, other, values)
                 if other in self.space and other not in list(self.space)[:number]:
                     raise InputError(f"search {self.name}: {other} must come before {key}, whose only_if names it.")
             if self.sampler == "grid" and one.all_values() is None:
@@ -272,6 +293,14 @@ class Search:
                 except InputError as error:
                     if str(error).startswith((f"{key}:", "unknown key")):  # else another key of the space may mend it
                         raise InputError(f"search {self.name}: {error}") from None
+
+    def _check_condition(self, key: str, other: str, values: tuple[Any, ...]) -> None:
+        for value in values:
+            try:
+                evolve(self.base, {other: value})
+            except InputError as error:
+                if str(error).startswith((f"{other}:", "unknown key")):
+                    raise InputError(f"search {self.name}: {key} only if {other} is {value!r}: {error}") from None
 
     @property
     def base(self) -> Config:
@@ -302,7 +331,8 @@ class Search:
         """
         space = {key: one for key, one in self.space.items() if key not in overrides}
         datasets = {name: evolve(base, overrides) for name, base in self.datasets.items()}
-        return replace(self, space=space, datasets=datasets)
+        searching = {key: value for key, value in self.while_searching.items() if key not in overrides}
+        return replace(self, space=space, datasets=datasets, while_searching=searching)
 
 
 def axis(key: str, values: Iterable[Any], *, label: str | None = None) -> dict[str, dict[str, Any]]:

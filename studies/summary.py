@@ -46,6 +46,7 @@ def show_costs(
     threads: int,
     slots: int | None,
     cache: Path | None = None,
+    num_gpus: int | None = None,
     auto_gpus: bool = False,
 ) -> None:
     """Prints how long the trials that are left will take, and the disk; says before it measures anything.
@@ -59,6 +60,7 @@ def show_costs(
         slots: How many trials run at once (`studies.estimate.slots`), with ``auto_gpus`` as if none took a GPU; None
             where that is a cluster's to say.
         cache: The folder for decoded frames, if there will be one.
+        num_gpus: GPUs that Ray may use; None: those that torch sees.
         auto_gpus: Whether to measure what share of a GPU each trial takes, which then says how many run at once.
     """
     if not todo:
@@ -67,7 +69,7 @@ def show_costs(
     if auto_gpus:
         shares = footprint.measured_shares(todo, clips=clips, probe=probe).values()
         print(f"  gpus: each trial takes {_range(shares)} of a GPU, by the memory of one training step")
-        room: dict[str, Any] = {"workers": None, "total_cpus": None, "num_gpus": None, "address": None}
+        room: dict[str, Any] = {"workers": None, "total_cpus": None, "num_gpus": num_gpus, "address": None}
         slots = min(estimate.slots(threads=threads, gpus=max(shares), **room) or 1, slots or len(todo))
     where: dict[str, Any] = {"store": store, "clips": clips, "slots": slots}
     print(f"  {estimate.hours(todo, **where, device=device, threads=threads, probe=probe)}")
@@ -126,7 +128,7 @@ def show_search_plan(search: Search, state: SearchState, store: Store) -> None:
         f"{search.sampler}, x {len(search.seeds)} seeds; then base and winner x {search.final_seeds} seeds"
     )
     states = Counter[str](result_of(state, one, store).state for one in state.candidates if one.is_new)
-    states["not chosen yet"] = search.num_trials - state.num_new
+    states["not chosen yet"] = max(0, search.num_trials - state.num_new)
     for word, number in states.items():
         print(f"  {number:5} {word}")
 
@@ -146,13 +148,16 @@ def show_search(state: SearchState, results: Sequence[Result], store: Store, *, 
     """
     new = [(one, result) for one, result in zip(state.candidates, results, strict=True) if one.is_new]
     told = Counter("failed" if result.state == "fail" else result.state for _, result in new)
-    words = [f"{number} {name}" for name, number in told.items()]
-    words += [f"{len(state.candidates) - len(new)} more were repeats, or no valid experiments"] * (
-        len(new) < len(state.candidates)
-    )
+    words = [f"{number} {name}" for name, number in told.items()] or ["none chosen yet"]
+    if repeats := sum(one.same_as is not None for one in state.candidates):
+        words.append(f"{repeats} more repeat one of them")
     print(f"{state.name}: {len(new)} of {state.num_trials} candidates: {', '.join(words)}")
     for reason, number in Counter(result.reason for _, result in new if result.state == "fail").items():
         print(f"  failed   {number} x {reason}")
+    if told["failed"]:
+        print(f"to run them again: taghead-studies retry {state.name} --diverged --results {_short(store.root)}")
+    for reason, number in Counter(one.invalid for one in state.candidates if one.invalid).items():
+        print(f"  invalid  {number} x {reason}")
     best = winners(state, results)
     for one in best:
         print(f"  best     candidate {one.number}: {in_words(state, one, results[one.number])}")

@@ -107,7 +107,7 @@ def head_parameters(channels: int, grid: tuple[int, int, int], **options: Any) -
         grid: (T, H, W).
         **options: Of `TAGHead`.
     """
-    with torch.device("meta"), _NoDraws():
+    with torch.device("meta"), NoDraws():
         head = TAGHead(channels, grid, 1, **options)
     return _size(head) - _size(head.classifier)
 
@@ -117,7 +117,7 @@ def _count(config: Config, num_classes: int) -> Mapping[str, Cost]:
     data, name = config.data, config.model.backbone
     if is_own(name):
         raise InputError(f"costs are counted of the backbones that come with taghead only, but got {name!r}.")
-    with torch.device("meta"), _NoDraws():
+    with torch.device("meta"), NoDraws():
         head = build_model(config, num_classes).head.eval()
         time, height, width = grid_of(name, data.num_frames, data.crop_size)
         tokens = torch.empty(1, time, height * width, BACKBONES[name].channels)
@@ -139,7 +139,7 @@ def _count(config: Config, num_classes: int) -> Mapping[str, Cost]:
 
 @cache
 def _backbone(name: str) -> nn.Module:
-    with torch.device("meta"), _NoDraws():
+    with torch.device("meta"), NoDraws():
         return BACKBONES[name]().eval()
 
 
@@ -161,7 +161,7 @@ def _products(module: nn.Module, inputs: torch.Tensor) -> list[dict[str, int]]:
     ]
 
 
-class _NoDraws(TorchFunctionMode):
+class NoDraws(TorchFunctionMode):
     """Leaves initial weights undrawn: there is nothing to draw on ``meta``, where torch loads its compiler to do so."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

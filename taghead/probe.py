@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from taghead.complexity import _NoDraws
+from taghead.complexity import NoDraws
 from taghead.config import Config
 from taghead.data.batches import Batch
 from taghead.data.clips import Clip
@@ -185,7 +185,7 @@ def file_sizes(config: Config, *, num_classes: int) -> FileSizes:
 def _shapes_of(config: Config, num_classes: int) -> VideoModel:
     if config.model.backbone_source is not None:  # whose code may need numbers
         return build_model(config, num_classes)
-    with torch.device("meta"), _NoDraws():
+    with torch.device("meta"), NoDraws():
         return build_model(config, num_classes)
 
 

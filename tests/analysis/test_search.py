@@ -46,7 +46,7 @@ def searched(results: Results) -> SearchState:
     search = HEAD_SEARCH.override(FIXED)
     state = start(search, identity=identity)
     candidates = [
-        Candidate(number=number, params={**ROWS[row]}, trials={0: plan.cell(row, "synthetic").trials[0]})
+        Candidate(number=number, ahead=4, params={**ROWS[row]}, trials={0: plan.cell(row, "synthetic").trials[0]})
         for number, row in enumerate(ROWS)
     ]
     candidates.append(candidates[0].model_copy(update={"number": 3, "same_as": 0}))
