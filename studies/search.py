@@ -197,7 +197,8 @@ class SearchFeed:
             found = self._identify(config)
         for seed, name in candidate.trials.items():
             self._numbers[name] = candidate.number
-            if self._store.need(name, (), pruned_counts=self.prunes) != "nothing":
+            need = self._store.need(name, (), pruned_counts=self.prunes)
+            if need != "nothing" and candidate.given_up is None:
                 self._grid.add(
                     Trial(
                         trial_id=name,

@@ -80,6 +80,14 @@ def test_the_mirror_follows_what_runs_and_what_ends(root, feed):
     assert mirror.study.trials[0].value == pytest.approx(fakes.score(first.config))
 
 
+def test_a_damaged_record_is_a_failed_trial_of_the_mirror(root, feed):
+    done = feed(search(3))
+    path = Store(root).trials / done.state.candidates[1].trials[0] / "record.json"
+    path.write_text(path.read_text()[:100])
+    states = [trial.state.name for trial in Mirror("mine", results=root).study.trials]
+    assert states == ["COMPLETE", "FAIL", "COMPLETE"]
+
+
 def test_two_objectives_are_mirrored_with_their_directions_and_names(root, feed):
     feed(search(4, objectives=("val_top1", "parameters"), sampler="random"))
     study = Mirror("mine", results=root).study

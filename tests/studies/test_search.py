@@ -6,12 +6,21 @@ from types import SimpleNamespace
 import fakes
 import pytest
 
-from studies.candidates import final_rows, read_search, resume, winners, write_search
+from studies.candidates import (
+    expected_trials,
+    final_rows,
+    read_search,
+    resume,
+    taken_up,
+    winners,
+    write_search,
+)
+from studies.plan import make_plan
 from studies.sampling import points
 from studies.search import SearchFeed
 from studies.store import Store
 from studies.study import Choice, Range, Search
-from studies.trial import PrunedError, Trial, Work
+from studies.trial import Outcome, PrunedError, Work
 from taghead.config import evolve
 from taghead.errors import InputError
 
@@ -70,16 +79,18 @@ KINDS = {
     },
     "median": {"pruner": "median", "pruner_options": {"n_startup_trials": 3}},
     "successive_halving": {"pruner": "successive_halving"},
+    "two seeds": {"seeds": (0, 1)},
 }
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_is_chosen_depends_on_no_order_of_finishing_and_on_no_interruption(kind, tmp_path):
     mine = search(num_trials=16, **KINDS[kind])
-    feeds = [drive(mine, tmp_path / str(order), order=order) for order in (1, 2)]
+    run = fakes.fails_often if kind == "random" else fakes.scored
+    feeds = [drive(mine, tmp_path / str(order), order=order, run=run) for order in (1, 2)]
     for stop in (4, 5, 3):
-        drive(mine, tmp_path / "3", order=3, stop=stop)
-    feeds.append(drive(mine, tmp_path / "3", order=3))
+        drive(mine, tmp_path / "3", order=3, stop=stop, run=run)
+    feeds.append(drive(mine, tmp_path / "3", order=3, run=run))
     texts = {(tmp_path / name / "studies/mine/search.json").read_text() for name in "123"}
     assert len(texts) == 1
     assert feeds[0].results() == feeds[1].results() == feeds[2].results()
@@ -131,6 +142,39 @@ def test_a_space_that_is_exhausted_ends_and_repeats_are_counted_not_run(sampler,
     assert len(list((tmp_path / "trials").iterdir())) == 6
     results = feed.results()
     assert all(results[one.number] == results[one.same_as] for one in repeats)
+
+
+CONDITIONAL = {"head.edges": Choice(((), ("intra_frame",))), "head.alpha": Choice((0.1, 0.2), only_if=READOUT)}
+
+
+@pytest.mark.parametrize("sampler", ["grid", "tpe"])
+def test_a_condition_on_a_key_that_is_not_searched_is_asked_of_the_base(sampler, tmp_path):
+    never = drive(search(CONDITIONAL, sampler=sampler, num_trials=9), tmp_path / "never")
+    assert never.is_finished() and never.state.num_new == 2
+    always = search(CONDITIONAL, sampler=sampler, num_trials=9, while_searching={"head.readout": "max"})
+    assert drive(always, tmp_path / "always").state.num_new == 3  # without edges alpha is not read
+
+
+def test_what_another_searchs_pruner_stopped_is_no_result_of_a_search_without_one(tmp_path):
+    drive(search(num_trials=16, **KINDS["median"]), tmp_path)
+    plain = search(num_trials=16)
+    feed = drive(plain.override({"head.ffn_dim": plain.base.head.ffn_dim}), tmp_path / "apart")
+    (tmp_path / "studies/mine/search.json").unlink()
+    assert drive(plain, tmp_path).results() == feed.results()
+    assert {result.state for result in feed.results()} == {"complete"}
+
+
+@pytest.mark.parametrize("kind", ["median", "successive_halving"])
+def test_a_stop_that_its_worker_did_not_live_to_hear_holds_all_the_same(kind, tmp_path):
+    mine = search(num_trials=16, **KINDS[kind])
+    heard = drive(mine, tmp_path / "heard")
+    deaf = feed_of(mine, tmp_path / "deaf")
+    work = Work(root=tmp_path / "deaf", machines={"haa500": fakes.Machine()}, run=fakes.scored, complete=None)
+    while trial := deaf.next():
+        deaf.done(trial, work(trial, lambda row, trial=trial: deaf.epoch(trial, row) and None))
+    assert [one.stopped for one in deaf.state.candidates] == [one.stopped for one in heard.state.candidates]
+    assert any(one.stopped for one in deaf.state.candidates)
+    assert deaf.results() == heard.results()
 
 
 def test_a_condition_leaves_a_key_out_where_it_does_not_hold(tmp_path):
@@ -207,7 +251,9 @@ def test_winner_and_base_are_run_over_seeds_that_chose_nothing_and_the_table_say
     final = mine.study(rows, note=note)
     assert list(final.rows) == ["base", "winner"] and final.base_row == "base" and final.seeds == (0, 2, 3)
     assert "picked from 6 candidates (6 complete) by val_top1 at seed 1" in final.note
-    assert "flatters" not in note
+    assert "flatter" not in note
+    by_test = feed.state.model_copy(update={"objectives": ("top1",)})
+    assert "flatter" in final_rows(mine, by_test, feed.results())[1]
     assert evolve(mine.base, final.rows["winner"])
 
 
@@ -235,18 +281,19 @@ def test_a_damaged_or_newer_search_file_is_refused_by_name(tmp_path):
         read_search(tmp_path, "other")
 
 
-def test_a_trial_that_is_lost_for_good_counts_as_failed_until_the_next_launch(tmp_path):
-    feed = feed_of(search(num_trials=2, ahead=1), tmp_path)
-    first = feed.next()
-    from studies.trial import Outcome
-
-    for _ in range(5):
+def test_a_trial_that_is_lost_for_good_counts_as_failed_until_it_is_taken_up_again(tmp_path):
+    mine = search(num_trials=2, ahead=1)
+    feed = feed_of(mine, tmp_path)
+    first = again = feed.next()
+    while again.trial_id == first.trial_id:
         feed.done(first, Outcome("lost", "its worker process died"))
         again = feed.next()
-        if again.trial_id != first.trial_id:
-            break
-    assert isinstance(again, Trial) and feed.results()[0].state == "fail"
-    assert feed_of(search(num_trials=2, ahead=1), tmp_path).next().trial_id == first.trial_id
+    assert feed.results()[0].state == "fail"
+    later = feed_of(mine, tmp_path)
+    assert later.results()[0].reason == "its worker process died"
+    assert later.next().trial_id == again.trial_id
+    write_search(taken_up(later.state), results=tmp_path)
+    assert feed_of(mine, tmp_path).next().trial_id == first.trial_id
 
 
 @pytest.mark.parametrize(
@@ -261,11 +308,47 @@ def test_a_trial_that_is_lost_for_good_counts_as_failed_until_the_next_launch(tm
         ({"space": {"head.alpha": Range(0.1, 0.5)}, "sampler": "grid"}, "needs a step in the range of head.alpha"),
         ({"space": {"head.alpha": Range(0.1, 0.5, only_if=READOUT), "head.readout": Choice(("max",))}}, "must come"),
         ({"num_trials": 0}, "num_trials must be a whole number >= 1"),
+        ({"final_seeds": 0}, "final_seeds must be a whole number >= 1"),
+        ({"seeds": (0, 0)}, "seeds must be different"),
+        ({"while_searching": {"train.epochs": -1}}, "while searching: train.epochs"),
+        ({"holdout": 1.5}, "while searching: data.holdout"),
+        ({"space": {"head.alpha": Choice((0.1, 0.2), only_if={"head.readuot": ("max",)})}}, "key 'head.readuot'"),
+        ({"space": {"head.alpha": Choice((0.1, 0.2), only_if={"head.readout": ("maxx",)})}}, "only if head.readout is"),
+        ({"objectives": ("parameters",), "space": {"model.backbone": Choice(("a:b", "c:d"))}}, "not known before"),
     ],
 )
 def test_a_search_is_checked_when_it_is_made(changes, said):
     with pytest.raises(InputError, match=said):
         search(**{"space": SPACE, **changes})
+
+
+@pytest.mark.parametrize("step", [0, -0.1])
+def test_a_step_is_positive(step):
+    with pytest.raises(InputError, match="step > 0"):
+        Range(0.1, 0.5, step=step)
+
+
+def test_options_that_a_sampler_does_not_take_are_refused_before_anything_is_written(tmp_path):
+    with pytest.raises(InputError, match=r"sampler tpe: .*foo"):
+        feed_of(search(sampler_options={"foo": 1}), tmp_path)
+    assert not (tmp_path / "studies").exists()
+
+
+def test_a_grid_of_too_many_points_is_refused(tmp_path):
+    wide = {key: Range(1, 1000) for key in ("head.ffn_dim", "head.k_prop")}
+    with pytest.raises(InputError, match="at most 100,000 points"):
+        feed_of(search(wide, sampler="grid"), tmp_path)
+
+
+def test_what_a_finished_search_has_left_is_nothing(tmp_path):
+    mine, store = search(num_trials=4), Store(tmp_path)
+    identity = fakes.identify(mine.base)
+    expected = expected_trials(mine, feed_of(mine, tmp_path).state, identity=identity, store=store)
+    assert len(expected) == 4 + 2 * 3
+    feed = drive(mine, tmp_path)
+    final = make_plan(mine.study(*final_rows(mine, feed.state, feed.results())[:1]), identify=fakes.identify)
+    expected = expected_trials(mine, feed.state, identity=identity, store=store)
+    assert [one.trial_id for one in expected] and {one.trial_id for one in expected} == set(final.trial_ids())
 
 
 def test_a_key_given_by_hand_is_fixed_and_no_longer_searched():
