@@ -195,10 +195,14 @@ def _room(resources: Resources) -> list[str]:
     fitting = [node for node in nodes if all(node["Resources"].get(what, 0) >= asked for what, asked in wanted.items())]
     if not fitting:
         raise InputError(
-            f"a trial asks for {resources.cpus} CPU and {resources.most_gpus:g} GPU, but no machine has both; lower "
+            f"a trial asks for {_asked(resources)}, but no machine has both; lower "
             "--threads-per-trial or --gpus-per-trial."
         )
     return [node["NodeID"] for node in fitting]
+
+
+def _asked(resources: Resources) -> str:
+    return f"{resources.cpus} CPU and {resources.most_gpus:g} GPU"
 
 
 def _check_nodes(nodes: Iterable[str], work: Work) -> None:
@@ -414,7 +418,8 @@ class _Listener(tune.Callback):
             if now - self._had_room > PATIENCE:
                 self._searcher.all_lost("no machine has room for it any more")
                 raise InputError(
-                    f"for {PATIENCE:.0f} s no machine that Ray knows has had room for a trial; launch again to go on."
+                    f"for {PATIENCE:.0f} s no machine that Ray knows has had room for a trial "
+                    f"({_asked(self._resources)}); launch again to go on."
                 ) from None
 
     def on_trial_start(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:

@@ -192,5 +192,5 @@ def test_a_cluster_in_which_no_machine_has_room_any_more_ends_the_study(cluster,
             break
     cluster.kill(big)
     said, _ = finish(driver, said)
-    assert "refused a trial asks for 2 CPU, but no machine has more than 1; lower --threads-per-trial." in said, said
+    assert "refused for 3 s no machine that Ray knows has had room for a trial (2 CPU and 0 GPU)" in said, said
     assert [line for line in said.splitlines() if line.startswith("ended") and " lost no machine has room" in line]
