@@ -31,7 +31,7 @@ demo: $(INSTALLED)
 	$(BIN)/taghead-analysis report components stages --results $(RESULTS) --out $(RESULTS)/demo/report.html --files
 
 test: $(INSTALLED)
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadfile
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -61,15 +61,19 @@ def candidates_table(results: Path, name: str) -> Table:
         for row in data.to_dict("records")
     ]
     told = data[data["repeats"].isna()]["state"].value_counts()
-    notes = [
-        f"{len(data)} candidates chosen by {state.definition['sampler']}, "
-        f"{int(data['repeats'].notna().sum())} of which repeat an earlier one; of the others "
-        + ", ".join(f"{number} {WORDS[word] or word}" for word, number in told.items())
-        + ".",
-        "A score here is that of one choice among many at the seeds that chose it: the best of them is too high by "
-        "that alone. The table of the search itself has base and winner over other seeds.",
-        "-: not searched under the values beside it, and as in the base.",
-    ]
+    notes = (
+        ["No candidate is chosen yet."]
+        if not rows
+        else [
+            f"{len(data)} candidates chosen by {state.definition['sampler']}, "
+            f"{int(data['repeats'].notna().sum())} of which repeat an earlier one; of the others "
+            + ", ".join(f"{number} {WORDS[word] or word}" for word, number in told.items())
+            + ".",
+            "A score here is that of one choice among many at the seeds that chose it: the best of them is too high by "
+            "that alone. The table of the search itself has base and winner over other seeds.",
+            "-: not searched under the values beside it, and as in the base.",
+        ]
+    )
     return Table(
         name=f"{name}_candidates",
         title=f"{state.title}: the candidates",

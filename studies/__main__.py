@@ -125,7 +125,10 @@ def plan(
     if len(plans) > 1:
         print(f"together: {len(left(trials_of(plans), store))} trials to run")
     expected: list[Trial] = []
+    if searches:
+        from studies.sampling import check_options
     for search in searches:
+        check_options(search)
         state = candidates.resume(search, identity=identify(search.base), results=results)
         summary.show_search_plan(search, state, store)
         expected += candidates.expected_trials(search, state, identity=identify(search.base), store=store)
@@ -165,7 +168,8 @@ def run(
     address: Address = None,
     in_process: Annotated[bool, typer.Option(help="Without Ray, in this process: for debuggers.")] = False,
     trial_timeout: Annotated[
-        float | None, typer.Option(min=1, help="Seconds that one attempt at a trial may take; then it has failed.")
+        float | None,
+        typer.Option(min=1, max=1e8, help="Seconds that one attempt at a trial may take; then it has failed."),
     ] = None,
     track: Annotated[
         str | None, typer.Option(help="Also tell tensorboard, wandb or mlflow; files go to RESULTS/track.")
@@ -186,7 +190,10 @@ def run(
     machines = _machines([*grids, *searches], data_root=data_root, weights=weights, missing=missing)
     gpus = _gpus(gpus_per_trial)
     if in_process:
-        _check_in_process(trial_timeout=trial_timeout, track=track, num_gpus=num_gpus)
+        given = {"trial_timeout": trial_timeout, "track": track, "workers": workers, "address": address}
+        _check_in_process(**given, num_cpus=num_cpus, num_gpus=num_gpus)
+    if cache is not None and cache.exists() and not cache.is_dir():
+        raise InputError(f"--cache {cache}: not a folder.")
     device = _find_device(device, gpus=gpus, in_process=in_process, address=address)
     place = {"device": device, "threads": threads_per_trial, "cache": cache.resolve() if cache else None}
     machines = {name: replace(machine, **place) for name, machine in machines.items()}  # type: ignore[arg-type]
@@ -236,7 +243,9 @@ def retry(
         ids = set(searched.trial_ids()) if searched else set()
         if name in names(results) or not searched:
             ids |= set(read_plan(results, name).trial_ids())
+        broken = candidates.damaged(searched, store) if searched else set()
         found = [trial_id for trial_id in sorted(ids) if (ending := store.ending(trial_id)) and ending[0] in again]
+        found = sorted({*found, *broken})
         for trial_id in found:
             store.forget(trial_id)
         if searched:
@@ -294,6 +303,8 @@ def _machines(
     roots = {name: find_root(data_root, name, alone=len(datasets) == 1).resolve() for name in sorted(datasets)}
     from taghead.run import Machine
 
+    if weights is not None and not weights.exists():
+        raise InputError(f"--weights {weights}: no such file or folder.")
     start = weights.resolve() if weights else None
     return {
         name: Machine(data_root=root, weights=start, missing=missing)  # type: ignore[arg-type]

@@ -10,13 +10,14 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from studies.plan import Identity
+from studies.space import Choice, Range, Space, text_of
 from studies.store import Store
-from studies.study import BASE, OBJECTIVES, Choice, Range, Search, Space, text_of
+from studies.study import BASE, OBJECTIVES, Search
 from studies.trial import Trial
 from taghead.config import Config, Value, defaults, evolve, flatten
 from taghead.errors import InputError
@@ -48,7 +49,7 @@ class Candidate(Value):
     invalid: str | None = None
     same_as: int | None = None
     attrs: dict[str, Any] = Field(default_factory=dict)
-    ahead: int
+    ahead: int = 4
     stopped: int | None = None
     given_up: str | None = None
 
@@ -68,6 +69,18 @@ class SearchState(Value):
     num_trials: int
     definition: dict[str, Any]  # what may not change while a search goes on, by what it is called
     candidates: tuple[Candidate, ...] = ()
+
+    @model_validator(mode="after")
+    def _holds_together(self) -> Self:
+        known = {one.number for one in self.candidates if one.is_new}
+        for place, one in enumerate(self.candidates):
+            if one.number != place or (one.same_as is not None and one.same_as not in known - {place}):
+                raise ValueError(f"candidate {place} is missing, or repeats one that is not there")
+            if not one.params.keys() <= self.definition["space"].keys():
+                raise ValueError(f"candidate {place} has keys that are not searched")
+        if not set(self.objectives) <= OBJECTIVES.keys():
+            raise ValueError(f"unknown objectives {self.objectives}")
+        return self
 
     @property
     def num_new(self) -> int:
@@ -102,8 +115,16 @@ def start(search: Search, *, identity: Identity) -> SearchState:
     Args:
         search: The search.
         identity: The fingerprints of its base.
+
+    Raises:
+        InputError: It is searched by validation clips, and there are none.
     """
     known = defaults()
+    if _holds_out(search, identity) and not search.holdout:
+        raise InputError(
+            f"search {search.name}: {next(iter(search.datasets))} has no validation clips, by which it chooses, and "
+            "holdout is 0; hold out 0.2, say."
+        )
     base = {key: value for key, value in flatten(search.base).items() if value != known[key]}
     definition = {
         "base": base,
@@ -145,7 +166,8 @@ def resume(search: Search, *, identity: Identity, results: Path) -> SearchState:
             "More trials (--trials) extend a search; for another base or space give it another --name, where trials "
             "that are the same are not run again."
         )
-    return new.model_copy(update={"candidates": old.candidates})
+    more = max(new.num_trials, old.num_new)
+    return new.model_copy(update={"candidates": old.candidates, "num_trials": more})
 
 
 def write_search(state: SearchState, *, results: Path) -> None:
@@ -173,6 +195,9 @@ def read_search(results: Path, name: str) -> SearchState:
         if isinstance(error, InputError):
             raise
         reason = str(error).splitlines()[0]
+        if isinstance(error, ValidationError):
+            first = error.errors(include_url=False)[0]
+            reason = f"{'.'.join(map(str, first['loc']))}: {first['msg']}".removeprefix(": ")
         raise InputError(
             f"{path}: not a search ({reason}); remove the file to choose anew: finished trials are not run again."
         ) from None
@@ -261,9 +286,6 @@ def result_of(state: SearchState, candidate: Candidate, store: Store) -> Result:
         state: The search.
         candidate: One of its candidates; one that repeats another has the other's result.
         store: Where the trials are.
-
-    Raises:
-        InputError: A record lacks what is searched for.
     """
     if candidate.same_as is not None:
         return result_of(state, state.candidates[candidate.same_as], store)
@@ -275,11 +297,28 @@ def result_of(state: SearchState, candidate: Candidate, store: Store) -> Result:
         return Result("fail", reason=reasons[0])
     if None in endings:
         return Result("open")
+    try:
+        return _scored(state, candidate, store, [ending[0] for ending in endings if ending])
+    except InputError as error:  # a damaged history
+        return Result("fail", reason=f"{error} To train it again: taghead-studies retry {state.name}.")
+
+
+def damaged(state: SearchState, store: Store) -> set[str]:
+    """The ids of complete trials of which a search can make nothing."""
+    found: set[str] = set()
+    for one in state.candidates:
+        endings = {name: store.ending(name) for name in one.trials.values()}
+        if one.is_new and result_of(state, one, store).state == "fail" and not one.given_up:
+            found |= {name for name, ending in endings.items() if ending and ending[0] == "complete"}
+    return found
+
+
+def _scored(state: SearchState, candidate: Candidate, store: Store, endings: Sequence[str]) -> Result:
     names = list(candidate.trials.values())
     curve = curve_of(store.trials / names[0], state.objectives[0])
     if candidate.stopped is not None:
         return Result("pruned", curve={epoch: value for epoch, value in curve.items() if epoch <= candidate.stopped})
-    if any(ending and ending[0] == "pruned" for ending in endings):  # by another search, if this one has no pruner
+    if "pruned" in endings:  # by another search, if this one has no pruner
         return Result("pruned", curve=curve) if state.definition["pruner"] else Result("open")
     by_seed = [[_value(store, name, objective) for objective in state.objectives] for name in names]
     values = tuple(math.fsum(column) / len(column) for column in zip(*by_seed, strict=True))
@@ -289,12 +328,19 @@ def result_of(state: SearchState, candidate: Candidate, store: Store) -> Result:
 
 
 def curve_of(folder: Path, name: str) -> dict[int, float]:
-    """A column of a trial's history by epoch; empty where there is none."""
+    """A column of a trial's history by epoch; empty where there is none.
+
+    Raises:
+        InputError: The history is damaged.
+    """
+    path = folder / "history.csv"
     try:
-        with (folder / "history.csv").open(newline="", encoding="utf-8") as file:
+        with path.open(newline="", encoding="utf-8") as file:
             return {int(row["epoch"]): float(row[name]) for row in csv.DictReader(file) if row.get(name)}
     except FileNotFoundError:
         return {}
+    except (ValueError, KeyError, csv.Error) as error:
+        raise InputError(f"{path}: a damaged history ({error}).") from None
 
 
 def winners(state: SearchState, results: Sequence[Result]) -> list[Candidate]:

@@ -5,7 +5,8 @@ Table 5 and Figure 3's pictures train nothing of their own: the first counts, th
 
 from typing import Any
 
-from studies.study import Choice, Range, Rows, Search, Study, axis, leave_one_out, product
+from studies.space import Choice, Range
+from studies.study import Rows, Search, Study, axis, leave_one_out, product
 from taghead.backbones import BACKBONES
 from taghead.config import Config
 from taghead.errors import InputError, nearest

@@ -8,15 +8,16 @@ from types import FrameType
 from typing import Any
 
 from studies import summary
-from studies.candidates import SearchState, final_rows, resume, write_search
+from studies.candidates import SearchState, final_rows, resume, searches, write_search
 from studies.feed import Feed, GridFeed, trials_of
 from studies.launch import left, no_longer
-from studies.plan import Identity, Plan, make_plan, write_plan
+from studies.plan import Identity, Plan, make_plan, names, write_plan
 from studies.progress import Progress
 from studies.store import Store
 from studies.study import Search
 from studies.trial import Trial, Work
 from taghead.config import Config
+from taghead.errors import InputError
 
 STOPPED = 128  # and the signal's number: the exit status of what was stopped by one
 
@@ -50,12 +51,12 @@ class Driver:
     executor: Callable[..., None]
     timeout: float | None = None
 
-    def run(self, plans: Sequence[Plan], searches: Sequence[Search]) -> int:
+    def run(self, plans: Sequence[Plan], searched: Sequence[Search]) -> int:
         """Runs plans together, then searches one by one.
 
         Args:
             plans: Those of grids.
-            searches: The searches.
+            searched: The searches.
 
         Returns:
             The exit status: 0 where all is complete; 2 where the user can mend what is in the way; 128 and a signal's
@@ -64,12 +65,23 @@ class Driver:
         Raises:
             InputError: A search was begun with another base or space.
         """
+        self._check_names([plan.name for plan in plans], [search.name for search in searched])
         status = self.run_plans(plans) if plans else 0
-        for search in searches:
+        for search in searched:
             if status >= STOPPED:
                 break
             status = max(status, self.run_search(search))
         return status
+
+    def _check_names(self, grids: Sequence[str], searched: Sequence[str]) -> None:
+        there = set(searches(self.results))
+        mixed = [name for name in grids if name in there]
+        mixed += [name for name in searched if name in set(names(self.results)) - there]
+        if mixed:
+            raise InputError(
+                f"{self.results} holds a {'search' if mixed[0] in there else 'study of fixed rows'} of the name "
+                f"{mixed[0]}; give this one another --name."
+            )
 
     def run_plans(self, plans: Sequence[Plan]) -> int:
         """Writes the plans, runs what is left of them, and tells how it ended.
@@ -123,8 +135,8 @@ class Driver:
         save(feed.state)
         if not feed.is_finished():
             known = feed.num_known
-            print(f"{search.name}: {search.num_trials} candidates, {known} are known", flush=True)
-            counts = {"there": known, "to_come": search.num_trials - known}
+            print(f"{search.name}: {state.num_trials} candidates, {known} are known", flush=True)
+            counts = {"there": known, "to_come": state.num_trials - known}
             if number := self._execute(feed, [], **{name: n * len(search.seeds) for name, n in counts.items()}):
                 print(f"stopped with {feed.state.num_new} candidates chosen; the same command goes on.")
                 return number

@@ -10,7 +10,8 @@ from optuna import distributions as optuna_distributions
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from studies.candidates import Candidate, Params, Result
-from studies.study import OBJECTIVES, Choice, Range, Search, Space, text_of
+from studies.space import Choice, Range, Space, text_of
+from studies.study import OBJECTIVES, Search
 from taghead.config import flatten
 from taghead.errors import InputError
 
@@ -35,6 +36,19 @@ def new_study(search: Search, number: int) -> optuna.Study:
             sampler=sampler_of(search, number),
             pruner=pruner_of(search),
         )
+
+
+def check_options(search: Search) -> None:
+    """Tries a sampler and a pruner out.
+
+    Raises:
+        InputError: They do not take their options.
+    """
+    try:
+        choose(new_study(search, 0).ask(), search)
+    except (TypeError, ValueError, AttributeError) as error:
+        options = f"{search.sampler} {dict(search.sampler_options)}, {search.pruner} {dict(search.pruner_options)}"
+        raise InputError(f"search {search.name}: options that do not fit ({options}): {error}") from None
 
 
 def choose(asked: optuna.Trial, search: Search) -> None:

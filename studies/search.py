@@ -17,7 +17,7 @@ from optuna.trial import FrozenTrial
 from studies.candidates import Candidate, Params, Result, SearchState, config_of, curve_of, result_of
 from studies.feed import GridFeed
 from studies.plan import Identity
-from studies.sampling import MOST_POINTS, choose, frozen, new_study, points
+from studies.sampling import MOST_POINTS, check_options, choose, frozen, new_study, points
 from studies.store import Store
 from studies.study import Search
 from studies.trial import FINAL, Outcome, Row, Trial
@@ -69,7 +69,7 @@ class SearchFeed:
         self._points = points(search) if search.sampler == "grid" else None
         if search.sampler == "grid" and self._points is None:
             raise InputError(f"a grid has at most {MOST_POINTS:,} points; use larger steps, or --sampler random.")
-        new_study(search, 0)  # refuses options that sampler or pruner do not take
+        check_options(search)
         for candidate in state.candidates:
             self._hand_out(candidate)
         self.exhausted = self._nothing_left()
@@ -183,9 +183,7 @@ class SearchFeed:
             found = self._identify(config)
         except InputError as error:
             return Candidate(**known, invalid=str(error))
-        trials = {
-            seed: trial_id(config, seed=seed, data=found.data, weights=found.weights) for seed in self._search.seeds
-        }
+        trials = self._trials(config, found)
         same_as = next((one.number for one in self.state.candidates if one.is_new and one.trials == trials), None)
         return Candidate(**known, trials=trials, same_as=same_as)
 
@@ -193,8 +191,7 @@ class SearchFeed:
         if candidate.same_as is not None:
             return
         if candidate.is_new:
-            config = config_of(self._search, candidate.params, identity=self._base)
-            found = self._identify(config)
+            config, found = self._checked(candidate)
         for seed, name in candidate.trials.items():
             self._numbers[name] = candidate.number
             need = self._store.need(name, (), pruned_counts=self.prunes)
@@ -212,6 +209,25 @@ class SearchFeed:
                     )
                 )
         self._settle(candidate.number)
+
+    def _checked(self, candidate: Candidate) -> tuple[Config, Identity]:
+        try:
+            config = config_of(self._search, candidate.params, identity=self._base)
+            found = self._identify(config)
+            reason = "its trials are others" if self._trials(config, found) != candidate.trials else None
+        except InputError as error:
+            reason = str(error)
+        if reason:
+            raise InputError(
+                f"studies/{self.state.name}/search.json: candidate {candidate.number} was changed ({reason}); remove "
+                "the file to choose anew: finished trials are not run again."
+            )
+        return config, found
+
+    def _trials(self, config: Config, found: Identity) -> dict[int, str]:
+        return {
+            seed: trial_id(config, seed=seed, data=found.data, weights=found.weights) for seed in self._search.seeds
+        }
 
     def _ask(self, number: int, params: Params | None, *, ahead: int) -> optuna.Trial:
         study = new_study(self._search, number)

@@ -5,12 +5,12 @@ search is a study whose rows a sampler chooses, one after another, from a space.
 """
 
 import itertools
-import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Self, get_args
 
+from studies.space import Choice, Range, Space, text_of
 from taghead.backbones.own import is_own
 from taghead.config import Config, evolve
 from taghead.errors import InputError, nearest
@@ -56,14 +56,15 @@ class Study:
     note: str = ""
 
     def __post_init__(self) -> None:
-        if not _NAME.fullmatch(self.name):
+        if not isinstance(self.name, str) or not _NAME.fullmatch(self.name):
             raise InputError(f"a study's name is made of a-z, 0-9, _ and -, but got {self.name!r}.")
-        for what in ("rows", "datasets", "seeds"):
+        _check_shapes(self, mappings=("rows", "datasets"), tuples=("seeds", "metrics", "keep"))
+        for what in ("rows", "datasets", "seeds", "metrics"):
             if not getattr(self, what):
                 raise InputError(f"study {self.name}: {what} must not be empty.")
+        self._check_types()
         if len(set(self.seeds)) < len(self.seeds) or min(self.seeds) < 0:
             raise InputError(f"study {self.name}: seeds must be different and not negative, but got {self.seeds}.")
-        self._check_types()
         _check_known(self.name, "keep", self.keep, get_args(Keep))
         _check_known(self.name, "metric", self.metrics, METRICS)
         if self.base_row is not None:
@@ -71,19 +72,25 @@ class Study:
         self.configs()
 
     def _check_types(self) -> None:
-        wanted: list[tuple[str, object, type]] = [("title", self.title, str), ("text", self.text, str)]
+        wanted: list[tuple[str, object, type]] = [
+            (name, getattr(self, name), str) for name in ("title", "text", "note")
+        ]
         wanted += [("seed", seed, int) for seed in self.seeds]
         wanted += [("row name", name, str) for name in self.rows]
         wanted += [("data set label", name, str) for name in self.datasets]
+        wanted += [(f"row {name!r}", row, Mapping) for name, row in self.rows.items()]
         wanted += [(f"data set {name}", base, Config) for name, base in self.datasets.items()]
         if self.table is not None:
             wanted.append(("table", self.table, int))
         for what, value, kind in wanted:
-            if not isinstance(value, kind):
+            if not isinstance(value, kind) or isinstance(value, bool):
                 raise InputError(f"study {self.name}: {what} must be of type {kind.__name__}, but got {value!r}.")
+        for name in (*self.rows, *self.datasets):
+            if not name.strip() or not name.isprintable():
+                raise InputError(f"study {self.name}: a label is a line of printable text, but got {name!r}.")
         for name in self.datasets:
-            if "/" in name or "\0" in name:
-                raise InputError(f"study {self.name}: data set label {name!r} names files; leave out / and NUL.")
+            if "/" in name:
+                raise InputError(f"study {self.name}: data set label {name!r} names files; leave out /.")
 
     def configs(self) -> dict[tuple[str, str], Config]:
         """The full config of every cell, by (row, data set), row by row.
@@ -111,67 +118,6 @@ class Study:
         return replace(self, datasets={name: evolve(base, overrides) for name, base in self.datasets.items()})
 
 
-@dataclass(frozen=True)
-class Choice:
-    """One of some values.
-
-    Attributes:
-        values: Numbers, texts, booleans, None, or tuples of texts.
-        only_if: Keys, with the values of theirs under which this one is searched at all; else it stays as in the base.
-    """
-
-    values: tuple[Any, ...]
-    only_if: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        if not self.values or len({text_of(value) for value in self.values}) < len(self.values):
-            raise InputError(f"a choice is between different values, but got {self.values}.")
-
-    def all_values(self) -> tuple[Any, ...]:
-        """All of its values."""
-        return self.values
-
-
-@dataclass(frozen=True)
-class Range:
-    """A number from low to high, both included; a whole one where both ends are whole.
-
-    Attributes:
-        low: The lowest.
-        high: The highest.
-        log: Whether the logarithm is drawn evenly, rather than the number.
-        step: Between two values; None for all of them.
-        only_if: As in `Choice`.
-    """
-
-    low: float
-    high: float
-    log: bool = False
-    step: float | None = None
-    only_if: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        rule = "low < high and step > 0, if any, must hold, and with log also 0 < low and no step"
-        if not self.low < self.high or not (self.step is None or self.step > 0):
-            raise InputError(f"{rule}, but got {self}.")
-        if self.log and (self.low <= 0 or self.step):
-            raise InputError(f"{rule}, but got {self}.")
-
-    @property
-    def whole(self) -> bool:
-        """Whether its values are whole numbers."""
-        return isinstance(self.low, int) and isinstance(self.high, int) and isinstance(self.step or 1, int)
-
-    def all_values(self) -> tuple[float, ...] | None:
-        """All of its values, or None where they have no end."""
-        if self.step is None and not self.whole:
-            return None
-        step = self.step or 1
-        count = math.floor((self.high - self.low) / step + 1e-9) + 1
-        return tuple(self.low + number * step for number in range(count))
-
-
-Space = Mapping[str, Choice | Range]
 OBJECTIVES: Mapping[str, Literal["maximize", "minimize"]] = {
     "val_top1": "maximize",
     "val_mca": "maximize",
@@ -240,12 +186,24 @@ class Search:
     text: str = ""
 
     def __post_init__(self) -> None:
-        for what, least in (("num_trials", 1), ("final_seeds", 1), ("ahead", 1), ("seed", 0)):
-            if not isinstance(value := getattr(self, what), int) or value < least:
-                raise InputError(f"search {self.name}: {what} must be a whole number >= {least}, but got {value!r}.")
+        tuples, mappings = ("objectives", "seeds"), ("space", "sampler_options", "pruner_options", "while_searching")
+        _check_shapes(self, mappings=(*mappings, "datasets"), tuples=tuples)
+        limits = {"num_trials": (1, 100_000), "final_seeds": (1, 1_000), "ahead": (1, 100_000), "seed": (0, 2**63)}
+        for what, (low, high) in limits.items():
+            value = getattr(self, what)
+            if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+                rule = f"{what} must be a whole number from {low} to {high}"
+                raise InputError(f"search {self.name}: {rule}, but got {value!r}.")
+        for key, one in self.space.items():
+            if not isinstance(one, Choice | Range):
+                raise InputError(f"search {self.name}: space: {key} must be a Choice or a Range, but got {one!r}.")
         self.study({BASE: {}})  # checks what it shares with a study
         replace(self.study({BASE: {}}), seeds=self.seeds)
         _check_known(self.name, "objective", self.objectives, OBJECTIVES)
+        if len(set(self.objectives)) < len(self.objectives):
+            raise InputError(f"search {self.name}: objectives must be different, but got {self.objectives}.")
+        if "seed" in self.sampler_options:
+            raise InputError(f"search {self.name}: a sampler's seed is given as seed, not in sampler_options.")
         _check_known(self.name, "sampler", [self.sampler], SAMPLERS)
         _check_known(self.name, "pruner", [self.pruner] if self.pruner else [], PRUNERS)
         for what in ("space", "objectives", "seeds"):
@@ -342,9 +300,16 @@ def axis(key: str, values: Iterable[Any], *, label: str | None = None) -> dict[s
         key: The dotted key.
         values: Its values; several names are joined by ``+`` in the label, an empty tuple is ``none``.
         label: What the labels begin with; the key's last word if None.
+
+    Raises:
+        InputError: Two values that are written alike.
     """
     name = key.rpartition(".")[2] if label is None else label
-    return {f"{name} {text_of(value)}": {key: value} for value in values}
+    values = list(values)
+    rows = {f"{name} {text_of(value)}": {key: value} for value in values}
+    if len(rows) < len(values):
+        raise InputError(f"an axis has different values, but got {values}.")
+    return rows
 
 
 def product(*axes: Rows) -> dict[str, dict[str, Any]]:
@@ -393,11 +358,11 @@ def _assignments(values: Mapping[str, Any]) -> str:
     return ", ".join(f"{key}={text_of(value)}" for key, value in values.items()) or "no override"
 
 
-def text_of(value: Any) -> str:
-    """How a value is written in a label: several names joined by ``+``, an empty tuple as ``none``."""
-    if isinstance(value, tuple | list):
-        return "+".join(str(part) for part in value) or "none"
-    return str(value)
+def _check_shapes(study: Any, *, mappings: Iterable[str], tuples: Iterable[str]) -> None:
+    for kind, word, names in ((Mapping, "dict", mappings), (tuple | list, "tuple", tuples)):
+        for name in names:
+            if not isinstance(value := getattr(study, name), kind):
+                raise InputError(f"study {study.name}: {name} must be a {word}, but got {value!r}.")
 
 
 def _check_known(study: str, what: str, names: Iterable[str], valid: Iterable[str]) -> None:

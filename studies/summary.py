@@ -155,7 +155,9 @@ def show_search(state: SearchState, results: Sequence[Result], store: Store, *, 
     for reason, number in Counter(result.reason for _, result in new if result.state == "fail").items():
         print(f"  failed   {number} x {reason}")
     if told["failed"]:
-        print(f"to run them again: taghead-studies retry {state.name} --diverged --results {_short(store.root)}")
+        diverged = any((store.ending(name) or ("",))[0] == "diverged" for name in state.trial_ids())
+        option = " --diverged" if diverged else ""
+        print(f"to run them again: taghead-studies retry {state.name}{option} --results {_short(store.root)}")
     for reason, number in Counter(one.invalid for one in state.candidates if one.invalid).items():
         print(f"  invalid  {number} x {reason}")
     best = winners(state, results)

@@ -18,7 +18,8 @@ from taghead.errors import InputError
 
 OWN = """
 from fakes import BASE, EPOCHS, RAISES, DIVERGES, REFUSED, study
-from studies.study import Choice, Range, Search
+from studies.space import Choice, Range
+from studies.study import Search
 STUDY = study(text="Ours.")
 FAILS = study(name="fails", seeds=(0, RAISES))
 DIVERGES = study(name="diverges", seeds=(DIVERGES,))
@@ -176,6 +177,9 @@ def test_input_that_a_trial_refuses_is_told_once_with_status_2(run):
         (["run", "own.py:STUDY", "--trial-timeout", "9", "--in-process"], "--trial-timeout needs workers"),
         (["run", "own.py:STUDY", "--gpus-per-trial", "half"], "--gpus-per-trial is auto, a part of one GPU as 0.5"),
         (["run", "own.py:STUDY", "--gpus-per-trial", "1.5"], "or a whole number, but got '1.5'"),
+        (["run", "own.py:STUDY", "--workers", "2", "--in-process"], "--workers needs workers; leave out --in-process"),
+        (["run", "own.py:STUDY", "--weights", "nowhere"], "--weights nowhere: no such file or folder."),
+        (["run", "own.py:STUDY", "--cache", "own.py"], "--cache own.py: not a folder."),
         (["dashboard", "mine"], "no search 'mine' was launched there"),
         (["status"], "results: no study was launched there."),
         (["retry", "mine"], "no plan of study 'mine'"),
@@ -267,6 +271,14 @@ def test_more_trials_extend_a_search_and_options_change_it_only_under_another_na
     assert "sampler: tpe -> random" in errors and "--name" in errors
     again = ("run", "own.py:SEARCH", "--in-process", "--sampler", "random", "--name", "other")
     assert scored(*again)[0] == 0
+
+
+@pytest.mark.parametrize("names", [("SEARCH", "STUDY"), ("STUDY", "SEARCH")])
+def test_a_search_and_a_grid_cannot_have_one_name(scored, names):
+    first, second = names
+    assert scored("run", f"own.py:{first}", "--in-process", "--name", "both")[0] == 0
+    status, _, errors = scored("run", f"own.py:{second}", "--in-process", "--name", "both")
+    assert status == 2 and "of the name both; give this one another --name." in errors
 
 
 def test_plan_status_and_retry_know_searches(scored, root, monkeypatch):

@@ -11,8 +11,9 @@ from studies.candidates import resume, write_search
 from studies.dashboard import Mirror, serve
 from studies.feed import run_here
 from studies.search import SearchFeed
+from studies.space import Choice, Range
 from studies.store import Store
-from studies.study import Choice, Range, Search
+from studies.study import Search
 from studies.trial import Work
 from taghead.errors import InputError
 from taghead.files import write_text

@@ -78,7 +78,7 @@ def test_a_users_own_study_is_loaded_from_its_file(tmp_path):
             ":4: TypeError: Study.__init__() missing 1 required keyword-only argument: 'name'",
         ),
         ("import nowhere_at_all", ":1: ModuleNotFoundError: No module named 'nowhere_at_all'"),
-        ("from fakes import study\nSTUDY = study(rows=['a'])", ":2: TypeError: list indices must be integers"),
+        ("from fakes import study\nSTUDY = study(rows=['a'])", ":2: study mine: rows must be a dict, but got"),
         ("from fakes import study\nSTUDY = study(keep=('all',))", ":2: study mine: unknown keep 'all'"),
         ("\nimport broken", ":2: SyntaxError: "),
     ],

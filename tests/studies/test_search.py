@@ -1,5 +1,6 @@
 """Searches by real samplers and pruners over a made-up training whose scores are known."""
 
+import json
 import random
 from types import SimpleNamespace
 
@@ -7,6 +8,7 @@ import fakes
 import pytest
 
 from studies.candidates import (
+    damaged,
     expected_trials,
     final_rows,
     read_search,
@@ -18,8 +20,9 @@ from studies.candidates import (
 from studies.plan import make_plan
 from studies.sampling import points
 from studies.search import SearchFeed
+from studies.space import Choice, Range
 from studies.store import Store
-from studies.study import Choice, Range, Search
+from studies.study import Search
 from studies.trial import Outcome, PrunedError, Work
 from taghead.config import evolve
 from taghead.errors import InputError
@@ -307,8 +310,15 @@ def test_a_trial_that_is_lost_for_good_counts_as_failed_until_it_is_taken_up_aga
         ({"space": {"head.alpha": Range(0.1, 1.5)}}, "head.alpha: .*1.5"),
         ({"space": {"head.alpha": Range(0.1, 0.5)}, "sampler": "grid"}, "needs a step in the range of head.alpha"),
         ({"space": {"head.alpha": Range(0.1, 0.5, only_if=READOUT), "head.readout": Choice(("max",))}}, "must come"),
-        ({"num_trials": 0}, "num_trials must be a whole number >= 1"),
-        ({"final_seeds": 0}, "final_seeds must be a whole number >= 1"),
+        ({"num_trials": 0}, "num_trials must be a whole number from 1"),
+        ({"num_trials": True}, "num_trials must be a whole number"),
+        ({"objectives": "val_top1"}, "objectives must be a tuple"),
+        ({"objectives": ("val_top1", "val_top1")}, "objectives must be different"),
+        ({"space": {"head.alpha": [0.1, 0.2]}}, "head.alpha must be a Choice or a Range"),
+        ({"space": [1]}, "space must be a dict"),
+        ({"sampler_options": {"seed": 1}}, "given as seed"),
+        ({"metrics": ()}, "metrics must not be empty"),
+        ({"final_seeds": 0}, "final_seeds must be a whole number from 1"),
         ({"seeds": (0, 0)}, "seeds must be different"),
         ({"while_searching": {"train.epochs": -1}}, "while searching: train.epochs"),
         ({"holdout": 1.5}, "while searching: data.holdout"),
@@ -322,14 +332,83 @@ def test_a_search_is_checked_when_it_is_made(changes, said):
         search(**{"space": SPACE, **changes})
 
 
-@pytest.mark.parametrize("step", [0, -0.1])
-def test_a_step_is_positive(step):
-    with pytest.raises(InputError, match="step > 0"):
-        Range(0.1, 0.5, step=step)
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: Range(0.1, 0.5, step=0), "step > 0"),
+        (lambda: Range(0.1, 0.5, step="x"), "are numbers, but got 'x'"),
+        (lambda: Range(0.5, 0.1), "low < high"),
+        (lambda: Choice(5), r"Choice\(\(0.1, 0.2\)\), but got 5"),
+        (lambda: Choice((0.1, 0.1)), "different values"),
+        (lambda: Choice((0.1, 0.2), only_if={"head.readout": "max"}), "only_if is given as"),
+    ],
+)
+def test_choices_and_ranges_are_checked_when_they_are_made(make, said):
+    with pytest.raises(InputError, match=said):
+        make()
+
+
+def test_a_search_by_validation_clips_needs_some(tmp_path):
+    def identify(config):
+        return SimpleNamespace(**{**vars(fakes.identify(config)), "validation": False})
+
+    with pytest.raises(InputError, match="no validation clips, by which it chooses, and holdout is 0"):
+        feed_of(search(holdout=0), tmp_path, identify)
+
+
+@pytest.mark.parametrize("text", ["epoch,val_top1\nx,y\n", "epoch,los", None])
+def test_a_damaged_history_is_one_failed_candidate_that_can_be_trained_again(text, tmp_path):
+    mine, store = search(num_trials=4), Store(tmp_path)
+    feed = drive(mine, tmp_path)
+    name = feed.state.candidates[1].trials[0]
+    path = store.trials / name / "history.csv"
+    path.unlink() if text is None else path.write_text(text)
+    again = feed_of(mine, tmp_path)
+    assert [result.state for result in again.results()] == ["complete", "fail", "complete", "complete"]
+    assert "history.csv" in again.results()[1].reason and "retry mine" in again.results()[1].reason
+    assert damaged(again.state, store) == {name}
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda found: found["candidates"].pop(1), "candidate 1 is missing"),
+        (lambda found: found["candidates"][1].update(same_as=99), "repeats one that is not there"),
+        (lambda found: found["candidates"][1].update(same_as=1), "repeats one that is not there"),
+        (lambda found: found["candidates"][1]["params"].update({"head.foo": 1}), "keys that are not searched"),
+        (lambda found: found.update(objectives=["foo"]), "unknown objectives"),
+        (lambda found: found["definition"].pop("space"), "not a search"),
+    ],
+)
+def test_a_search_file_that_does_not_hold_together_is_refused(change, said, tmp_path):
+    drive(search(num_trials=3), tmp_path)
+    path = tmp_path / "studies/mine/search.json"
+    found = json.loads(path.read_text())
+    change(found)
+    path.write_text(json.dumps(found))
+    with pytest.raises(InputError, match=said):
+        read_search(tmp_path, "mine")
+
+
+def test_a_search_file_whose_candidates_were_changed_is_refused(tmp_path):
+    mine = search(num_trials=3)
+    drive(mine, tmp_path)
+    path = tmp_path / "studies/mine/search.json"
+    found = json.loads(path.read_text())
+    one, other = found["candidates"][:2]
+    one["trials"], other["trials"] = other["trials"], one["trials"]
+    path.write_text(json.dumps(found))
+    with pytest.raises(InputError, match=r"search.json: candidate 0 was changed \(its trials are others\)"):
+        feed_of(mine, tmp_path)
+
+
+def test_fewer_trials_leave_a_search_as_it_is(tmp_path):
+    drive(search(num_trials=5), tmp_path)
+    assert feed_of(search(num_trials=2), tmp_path).state.num_trials == 5
 
 
 def test_options_that_a_sampler_does_not_take_are_refused_before_anything_is_written(tmp_path):
-    with pytest.raises(InputError, match=r"sampler tpe: .*foo"):
+    with pytest.raises(InputError, match="foo"):
         feed_of(search(sampler_options={"foo": 1}), tmp_path)
     assert not (tmp_path / "studies").exists()
 
