@@ -16,12 +16,12 @@ def square(number: int) -> int:
 
 def linger(path: Path) -> None:
     """Works on a file for ever, and clears it away when it is told to end."""
-    path.touch()
     try:
+        path.touch()
         while True:
             time.sleep(0.01)
     finally:
-        path.unlink()
+        path.unlink(missing_ok=True)
 
 
 def crash(_: int) -> int:
