@@ -8,9 +8,12 @@ A worker reports ``row/...`` after each epoch and ``outcome`` at the end; each r
 it. What goes the other way (that the feed stops a trial) and files (`studies.delivery`) go by `_Post`.
 """
 
+import base64
 import importlib
+import json
 import logging
 import os
+import pickle
 import signal
 import socket
 import tempfile
@@ -51,7 +54,6 @@ from studies.trial import OUT_OF_MEMORY, Outcome, PrunedError, Row, Trial, Work 
 from taghead.errors import InputError  # noqa: E402
 
 PATIENCE = 60.0  # seconds for which a cluster without a machine that has room may get one again
-_ROW = "row/"  # Tune flattens what is reported
 _POST = "taghead-post"  # of this driver: Ray gives each its own name space
 
 
@@ -227,7 +229,7 @@ def _tune(searcher: "_Searcher", work: Work, *, token: Token, resources: Resourc
     prunes = searcher.prunes
 
     def trainable(config: dict[str, Any]) -> None:
-        trial, letter = config["trial"], config["letter"]
+        trial, letter = _unpacked(config["trial"]), config["letter"]
         tell = partial(_tell, letter if prunes else None)
         machine = work.machines[trial.config.data.dataset]
         if missing := missing_here(machine) or no_device_here(machine.device):
@@ -252,17 +254,26 @@ def _tune(searcher: "_Searcher", work: Work, *, token: Token, resources: Resourc
     )
 
 
+def _packed(trial: Trial) -> str:
+    """A trial as a text, which Tune copies and encodes in no time, as often as it does."""
+    return base64.b64encode(pickle.dumps(trial)).decode()
+
+
+def _unpacked(text: str) -> Trial:
+    return pickle.loads(base64.b64decode(text))
+
+
 def _resources_of(resources: Resources) -> Any:
     """What Tune asks Ray for: the same for all trials, or by trial; workers are used again by trials that ask alike."""
     gpus = resources.gpus
     if not callable(gpus):
         return {"cpu": resources.cpus, "gpu": gpus}
-    return lambda config: tune.PlacementGroupFactory([{"CPU": resources.cpus, "GPU": gpus(config["trial"])}])
+    return lambda config: tune.PlacementGroupFactory([{"CPU": resources.cpus, "GPU": gpus(_unpacked(config["trial"]))}])
 
 
 def _tell(letter: str | None, row: Row, history: bytes | None = None) -> None:
     """Reports an epoch, in a worker; raises where the driver has answered that the trial is to stop."""
-    told: dict[str, Any] = {"row": dict(row)}
+    told: dict[str, Any] = {"row": json.dumps(dict(row))}  # as a text: of each number Tune would keep statistics
     tune.report(told if history is None else told | {"history": history})
     if letter is not None and ray.get(ray.get_actor(_POST).take.remote(letter)):
         raise PrunedError
@@ -341,7 +352,7 @@ class _Searcher(Searcher):
         if trial is None:
             return Searcher.FINISHED if self._feed.is_finished() else None
         self._running[trial_id] = trial
-        return {"trial": trial, "letter": trial_id}
+        return {"trial": _packed(trial), "letter": trial_id}
 
     def began(self, trial_id: str) -> None:
         self._watch.began(self._running[trial_id])
@@ -351,8 +362,8 @@ class _Searcher(Searcher):
             self._begin_delivery(trial_id)
         if "history" in result:
             self._deliveries[trial_id].epoch(result["history"])
-        row = {name.removeprefix(_ROW): value for name, value in result.items() if name.startswith(_ROW)}
-        if row:
+        if "row" in result:
+            row = json.loads(result["row"])
             trial = self._running[trial_id]
             self._watch.epoch(trial, row)
             if not self._feed.epoch(trial, row):
