@@ -10,9 +10,10 @@ from typing import Any
 import pandas as pd
 
 from analysis.formats import Table
-from studies.candidates import Candidate, Result, SearchState, read_search, result_of, winners
+from studies.candidates import Candidate, SearchState, read_search
 from studies.store import Store
 from studies.study import OBJECTIVES
+from studies.winners import Result, result_of, winners
 
 WORDS = {"complete": "", "open": "no result yet", "fail": "failed", "pruned": "pruned"}
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from studies import candidates, catalog, estimate, footprint, summary
+from studies import candidates, catalog, estimate, footprint, summary, winners
 from studies.feed import Feed, run_here, trials_of
 from studies.launch import Changes, check_names, find_root, left, load, plan_all, remembered
 from studies.plan import Identity, Plan, names, read_plan
@@ -113,8 +113,7 @@ def plan(
     ahead: Ahead = None,
 ) -> None:
     """What a launch would do: its trials, which of them are done or new, how long it takes, the disk. Runs none."""
-    searching = {"num_trials": num_trials, "sampler": sampler, "pruner": pruner, "final_seeds": final_seeds,
-                 "ahead": ahead}  # fmt: skip
+    searching = _searching(num_trials, sampler, pruner, final_seeds, ahead)
     changes = Changes(**_plain(dataset, recipe, overrides, seeds, keep, name), searching=searching)
     grids, searches = _wanted(studies, changes)
     machines = _machines([*grids, *searches], data_root=data_root, weights=weights, missing=missing)
@@ -131,7 +130,7 @@ def plan(
         check_options(search)
         state = candidates.resume(search, identity=identify(search.base), results=results)
         summary.show_search_plan(search, state, store)
-        expected += candidates.expected_trials(search, state, identity=identify(search.base), store=store)
+        expected += winners.expected_trials(search, state, identity=identify(search.base), store=store)
     gpus = _gpus(gpus_per_trial)
     device = _find_device(device, gpus=gpus, in_process=False, address=address)
     todo = left([*trials_of(plans), *expected], store)
@@ -182,8 +181,7 @@ def run(
     dashboard: Annotated[bool, typer.Option(help="Of searches: optuna-dashboard beside the run.")] = False,
 ) -> None:
     """Run studies and searches, or go on with them: only what is not in the results folder yet is run."""
-    searching = {"num_trials": num_trials, "sampler": sampler, "pruner": pruner, "final_seeds": final_seeds,
-                 "ahead": ahead}  # fmt: skip
+    searching = _searching(num_trials, sampler, pruner, final_seeds, ahead)
     check_tracker(track)
     changes = Changes(**_plain(dataset, recipe, overrides, seeds, keep, name), searching=searching)
     grids, searches = _wanted(studies, changes)
@@ -243,7 +241,7 @@ def retry(
         ids = set(searched.trial_ids()) if searched else set()
         if name in names(results) or not searched:
             ids |= set(read_plan(results, name).trial_ids())
-        broken = candidates.damaged(searched, store) if searched else set()
+        broken = winners.damaged(searched, store) if searched else set()
         found = [trial_id for trial_id in sorted(ids) if (ending := store.ending(trial_id)) and ending[0] in again]
         found = sorted({*found, *broken})
         for trial_id in found:
@@ -282,6 +280,13 @@ def _plain(
 ) -> dict[str, Any]:
     lists = {"datasets": datasets or (), "overrides": overrides or (), "keep": keep or ()}
     return {**lists, "recipe": recipe, "seeds": seeds, "name": name}
+
+
+def _searching(
+    num_trials: int | None, sampler: str | None, pruner: str | None, final_seeds: int | None, ahead: int | None
+) -> dict[str, Any]:
+    counts = {"num_trials": num_trials, "final_seeds": final_seeds, "ahead": ahead}
+    return {**counts, "sampler": sampler, "pruner": pruner}
 
 
 def _wanted(studies: Sequence[str], changes: Changes) -> tuple[list[Study], list[Search]]:

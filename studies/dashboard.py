@@ -16,10 +16,11 @@ from pathlib import Path
 
 import optuna
 
-from studies.candidates import Candidate, SearchState, curve_of, read_search, result_of, searches, space_of
+from studies.candidates import Candidate, SearchState, read_search, searches, space_of
 from studies.sampling import STATES, frozen
 from studies.store import Store
 from studies.study import OBJECTIVES
+from studies.winners import curve_of, result_of
 from taghead.errors import InputError
 
 EVERY = 2.0  # seconds between two looks at the store

@@ -8,7 +8,7 @@ from types import FrameType
 from typing import Any
 
 from studies import summary
-from studies.candidates import SearchState, final_rows, resume, searches, write_search
+from studies.candidates import SearchState, resume, searches, write_search
 from studies.feed import Feed, GridFeed, trials_of
 from studies.launch import left, no_longer
 from studies.plan import Identity, Plan, make_plan, names, write_plan
@@ -16,6 +16,7 @@ from studies.progress import Progress
 from studies.store import Store
 from studies.study import Search
 from studies.trial import Trial, Work
+from studies.winners import final_rows
 from taghead.config import Config
 from taghead.errors import InputError
 

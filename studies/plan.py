@@ -9,10 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
-from pydantic import ValidationError
-
 from studies.study import Study
-from taghead.config import Config, Value
+from taghead.config import Config, Value, read_versioned
 from taghead.errors import InputError, nearest
 from taghead.files import write_text
 from taghead.record import Keep, trial_id
@@ -147,15 +145,7 @@ def read_plan(results: Path, name: str) -> Plan:
     if name not in known:
         there = nearest(name, known) if known else "; none was launched there yet."
         raise InputError(f"{results}: no plan of study {name!r}{there}")
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-        if values["schema_version"] > SCHEMA_VERSION:
-            raise InputError(f"{path}: written by a newer taghead; upgrade.")
-        return Plan.model_validate(values)
-    except (ValidationError, ValueError, KeyError, TypeError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{path}: not a plan ({str(error).splitlines()[0]}); launch the study again.") from None
+    return read_versioned(path, Plan, version=SCHEMA_VERSION, what="plan", remedy="; launch the study again")
 
 
 def names(results: Path) -> list[str]:

@@ -9,9 +9,10 @@ import optuna
 from optuna import distributions as optuna_distributions
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from studies.candidates import Candidate, Params, Result
+from studies.candidates import Candidate, Params
 from studies.space import Choice, Range, Space, text_of
 from studies.study import OBJECTIVES, Search
+from studies.winners import Result
 from taghead.config import flatten
 from taghead.errors import InputError
 

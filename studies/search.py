@@ -14,13 +14,14 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial
 
-from studies.candidates import Candidate, Params, Result, SearchState, config_of, curve_of, result_of
+from studies.candidates import Candidate, Params, SearchState, config_of
 from studies.feed import GridFeed
 from studies.plan import Identity
 from studies.sampling import MOST_POINTS, check_options, choose, frozen, new_study, points
 from studies.store import Store
 from studies.study import Search
 from studies.trial import FINAL, Outcome, Row, Trial
+from studies.winners import Result, curve_of, result_of
 from taghead.config import Config
 from taghead.errors import InputError
 from taghead.record import trial_id

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from studies import estimate, footprint
-from studies.candidates import Result, SearchState, in_words, result_of, winners
+from studies.candidates import SearchState
 from studies.feed import trials_of
 from studies.launch import count
 from studies.plan import Plan
 from studies.store import Store
 from studies.study import Search
 from studies.trial import FINAL, Outcome, Trial
+from studies.winners import Result, in_words, result_of, winners
 
 STATES = {
     "complete": "complete",

@@ -6,7 +6,8 @@ fields that are not read, so that equal experiments are equal; `identity` is wha
 
 import json
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Any, Literal, Self, get_origin
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, TypeVar, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator, model_validator
 
@@ -24,6 +25,9 @@ class Value(BaseModel):
     """A frozen model that refuses keys which it does not know."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+AnyValue = TypeVar("AnyValue", bound=Value)
 
 
 class DataConfig(Value):
@@ -138,6 +142,36 @@ class Config(Value):
                 f"head.num_heads must divide the {channels} channels of the tokens, but got {self.head.num_heads}"
             )
         return self
+
+
+def read_versioned(path: Path, kind: type[AnyValue], *, version: int, what: str, remedy: str = "") -> AnyValue:
+    """Reads a value from a JSON file that says by ``schema_version`` how it was written.
+
+    Args:
+        path: The file.
+        kind: What it holds.
+        version: The newest that can be read.
+        what: What it is called.
+        remedy: What to do about a damaged one, with which the error ends.
+
+    Raises:
+        InputError: There is no such file, it is damaged, or a newer version wrote it.
+    """
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        if values["schema_version"] > version:
+            raise InputError(f"{path}: written by a newer taghead (schema {values['schema_version']}); upgrade.")
+        return kind.model_validate(values)
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such {what}.") from None
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        reason = f"{'.'.join(map(str, first['loc']))}: {first['msg']}".removeprefix(": ")
+    except (ValueError, KeyError, TypeError) as error:
+        if isinstance(error, InputError):
+            raise
+        reason = str(error).splitlines()[0]
+    raise InputError(f"{path}: not a {what} ({reason}){remedy}.")
 
 
 def load(text: str, *, source: str = "config") -> Config:

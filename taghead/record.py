@@ -11,10 +11,9 @@ from functools import cache
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
-from taghead.config import Config, Value, identity
-from taghead.errors import InputError
+from taghead.config import Config, Value, identity, read_versioned
 from taghead.files import write_text
 
 SCHEMA_VERSION = 1  # of record.json
@@ -112,19 +111,7 @@ def read_record(folder: Path) -> Record:
     Raises:
         InputError: There is none, it is damaged, or a newer version wrote it.
     """
-    path = folder / "record.json"
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-        version = values["schema_version"]
-        if version > SCHEMA_VERSION:
-            raise InputError(f"{path}: written by a newer taghead (schema {version} > {SCHEMA_VERSION}); upgrade.")
-        return Record.model_validate(values)
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such record.") from None
-    except (ValidationError, ValueError, KeyError, TypeError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{path}: not a result record ({str(error).splitlines()[0]}).") from None
+    return read_versioned(folder / "record.json", Record, version=SCHEMA_VERSION, what="result record")
 
 
 @cache

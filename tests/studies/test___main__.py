@@ -125,7 +125,7 @@ def test_a_damaged_trial_stops_no_command_and_retry_forgets_it(run, root):
     assert status == 1
     assert "4 trials, 2 to run" in said
     assert "mine: 4 trials: 2 complete, 2 failed" in said
-    assert said.count("not a result record") == said.count("no such record") == 1
+    assert said.count("not a result record") == said.count("no such result record") == 1
     assert "4 trials: 2 complete, 2 failed" in run("status", "mine")[1]
     assert run("retry", "mine")[1] == "mine: 2 forgotten; run the study again to train them.\n"
     assert run("run", "own.py:STUDY", "--in-process")[0] == 0

@@ -7,16 +7,7 @@ from types import SimpleNamespace
 import fakes
 import pytest
 
-from studies.candidates import (
-    damaged,
-    expected_trials,
-    final_rows,
-    read_search,
-    resume,
-    taken_up,
-    winners,
-    write_search,
-)
+from studies.candidates import read_search, resume, taken_up, write_search
 from studies.plan import make_plan
 from studies.sampling import points
 from studies.search import SearchFeed
@@ -24,6 +15,7 @@ from studies.space import Choice, Range
 from studies.store import Store
 from studies.study import Search
 from studies.trial import Outcome, PrunedError, Work
+from studies.winners import damaged, expected_trials, final_rows, winners
 from taghead.config import evolve
 from taghead.errors import InputError
 

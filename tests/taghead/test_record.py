@@ -51,7 +51,7 @@ def test_a_record_of_a_newer_version_asks_for_an_upgrade(tmp_path: Path) -> None
 
 
 def test_no_record_is_named(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no such record"):
+    with pytest.raises(InputError, match="no such result record"):
         read_record(tmp_path)
 
 
