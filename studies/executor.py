@@ -4,26 +4,24 @@ The only file that loads Ray. Ray is a pool of processes here and nothing more: 
 results, and what Tune writes lies in a temporary folder and goes with it. A worker that dies takes one attempt of one
 trial with it; the feed gives that trial again, and another worker goes on from its checkpoint.
 
-A worker reports ``row/...`` after each epoch and ``outcome`` at the end; each report waits for the driver to have seen
-it. What goes the other way (that the feed stops a trial) and files (`studies.delivery`) go by `_Post`.
+What Tune calls a trial is a worker here: Tune finds it a machine, starts it and sees it die. What it does and says
+goes by `_Switchboard` to and from `studies.dispatch`, so that one of our trials costs no turn of Tune's own.
 """
 
-import base64
 import importlib
-import json
 import logging
 import os
-import pickle
 import signal
 import socket
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable
-from contextlib import closing, nullcontext, suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from typing import Any
 
 for _name, _value in {
@@ -35,6 +33,7 @@ for _name, _value in {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # a stop is ours to handle
     "TUNE_GLOBAL_CHECKPOINT_S": "3600",  # Tune's own state, which nobody reads
+    "TUNE_MAX_PENDING_TRIALS_PG": "64",  # workers that start at once; else one after another
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
     "TUNE_WARN_THRESHOLD_S": "60",
 }.items():
@@ -46,15 +45,18 @@ from ray.tune.experiment import Trial as TuneTrial  # noqa: E402
 from ray.tune.search import Searcher  # noqa: E402
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy  # noqa: E402
 
-from studies.delivery import Delivery, Files, Token, missing_here, no_device_here, run_apart  # noqa: E402
+from studies.delivery import Token, missing_here  # noqa: E402
+from studies.dispatch import Dispatcher, work_off  # noqa: E402
 from studies.feed import Feed, Watch  # noqa: E402
 from studies.store import Store  # noqa: E402
 from studies.track import TRACKERS, LoggerCallback, TrackingWatch, check_tracker  # noqa: E402
-from studies.trial import OUT_OF_MEMORY, Outcome, PrunedError, Row, Trial, Work  # noqa: E402
+from studies.trial import OUT_OF_MEMORY, Trial, Work  # noqa: E402
 from taghead.errors import InputError  # noqa: E402
 
 PATIENCE = 60.0  # seconds for which a cluster without a machine that has room may get one again
-_POST = "taghead-post"  # of this driver: Ray gives each its own name space
+LISTEN = 0.5  # seconds after which workers that wait are looked at again, though none said anything
+_Said = tuple[Any, ...]  # the worker, the word, and what belongs to it
+_SWITCHBOARD = "taghead-switchboard"  # of this driver: Ray gives each its own name space
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,11 +140,16 @@ def _tracker(name: str, *, folder: Path) -> LoggerCallback:
 def _work_off(feed: Feed, work: Work, *, resources: Resources, watch: Watch, folder: str) -> None:
     store = Store(work.root)
     token = Token.leave(store)
-    searcher = _Searcher(feed, store=store, token=token, workers=resources.workers, watch=watch)
+    exchange = _Exchange(resources)
+    gpus = resources.gpus
+    share = gpus if callable(gpus) else lambda trial: gpus
+    dispatcher = Dispatcher(feed, store=store, token=token, watch=watch, share=share, answer=exchange.answer)
+    serve = partial(work_off, work=work, token=token, prunes=feed.prunes)
     try:
-        _tune(searcher, work, token=token, resources=resources, folder=folder)
+        with exchange.listening(dispatcher):
+            _tune(dispatcher, exchange, serve, resources=resources, folder=folder)
     finally:
-        searcher.close()
+        dispatcher.close()
         token.remove()
 
 
@@ -224,25 +231,25 @@ def _check_nodes(nodes: Iterable[str], work: Work) -> None:
                 raise InputError(missing[0])
 
 
-def _tune(searcher: "_Searcher", work: Work, *, token: Token, resources: Resources, folder: str) -> None:
+def _tune(
+    dispatcher: Dispatcher,
+    exchange: "_Exchange",
+    serve: Callable[["_Line"], None],
+    *,
+    resources: Resources,
+    folder: str,
+) -> None:
     logging.getLogger("ray").setLevel(logging.CRITICAL)  # ends of workers are told by the feed
-    prunes = searcher.prunes
 
     def trainable(config: dict[str, Any]) -> None:
-        trial, letter = _unpacked(config["trial"]), config["letter"]
-        tell = partial(_tell, letter if prunes else None)
-        machine = work.machines[trial.config.data.dataset]
-        if missing := missing_here(machine) or no_device_here(machine.device):
-            outcome = Outcome("refused", missing)
-        elif token.is_here():
-            outcome = work(trial, tell)
-        else:
-            outcome = _apart(work, trial, letter, tell)
-        tune.report({"outcome": outcome, "done": True})  # saves the round trip in which Tune learns that it has ended
+        serve(_Line(config["worker"]))
+        tune.report({"done": True})
 
     tune.run(
-        tune.with_resources(trainable, _resources_of(resources)),
-        search_alg=searcher,
+        tune.with_resources(
+            trainable, lambda config: tune.PlacementGroupFactory([{"CPU": resources.cpus, "GPU": config["gpus"]}])
+        ),
+        search_alg=_Hiring(dispatcher, resources),
         num_samples=-1,
         reuse_actors=True,
         storage_path=folder,
@@ -250,155 +257,134 @@ def _tune(searcher: "_Searcher", work: Work, *, token: Token, resources: Resourc
         verbose=0,
         raise_on_failed_trial=False,
         trial_dirname_creator=lambda trial: trial.trial_id,
-        callbacks=[_Listener(searcher, resources)],
+        callbacks=[_Listener(exchange, resources)],
     )
 
 
-def _packed(trial: Trial) -> str:
-    """A trial as a text, which Tune copies and encodes in no time, as often as it does."""
-    return base64.b64encode(pickle.dumps(trial)).decode()
+class _Switchboard:
+    """What the driver and the workers say to each other lies here until it is heard; an actor beside the driver.
 
-
-def _unpacked(text: str) -> Trial:
-    return pickle.loads(base64.b64decode(text))
-
-
-def _resources_of(resources: Resources) -> Any:
-    """What Tune asks Ray for: the same for all trials, or by trial; workers are used again by trials that ask alike."""
-    gpus = resources.gpus
-    if not callable(gpus):
-        return {"cpu": resources.cpus, "gpu": gpus}
-    return lambda config: tune.PlacementGroupFactory([{"CPU": resources.cpus, "GPU": gpus(_unpacked(config["trial"]))}])
-
-
-def _tell(letter: str | None, row: Row, history: bytes | None = None) -> None:
-    """Reports an epoch, in a worker; raises where the driver has answered that the trial is to stop."""
-    told: dict[str, Any] = {"row": json.dumps(dict(row))}  # as a text: of each number Tune would keep statistics
-    tune.report(told if history is None else told | {"history": history})
-    if letter is not None and ray.get(ray.get_actor(_POST).take.remote(letter)):
-        raise PrunedError
-
-
-def _apart(work: Work, trial: Trial, letter: str, tell: Callable[..., None]) -> Outcome:
-    """Does a trial in a worker that does not see the results folder."""
-    tune.report({"apart": True})
-    post = ray.get_actor(_POST)
-    reference: Any = post.take.remote(letter)
-    answer: Files | Outcome = ray.get(reference)
-    if isinstance(answer, Outcome):
-        return answer
-    outcome, files = run_apart(work, trial, answer, tell)
-    if files:
-        ray.get(post.put.remote(letter, files))
-    return outcome
-
-
-class _Letters:
-    """What the driver and a worker leave for each other, by trial; runs beside the driver, and lives as long."""
+    Whoever waits for an answer holds a thread; the other calls have their own, so that none of them waits for one.
+    """
 
     def __init__(self) -> None:
-        self._letters: dict[str, Any] = {}
+        self._said: SimpleQueue[_Said] = SimpleQueue()
+        self._answers: dict[str, SimpleQueue[Any]] = {}
 
-    def put(self, letter: str, content: Any) -> None:
-        self._letters[letter] = content
+    @ray.method(concurrency_group="say")
+    def say(self, *said: Any) -> None:
+        self._said.put(said)
 
-    def take(self, letter: str) -> Any:
-        return self._letters.pop(letter, None)
+    @ray.method(concurrency_group="hear")
+    def hear(self, worker: str) -> Any:
+        return self._answers_to(worker).get()
 
+    @ray.method(concurrency_group="turn")
+    def turn(self, answers: list[tuple[str, Any]]) -> list[_Said]:
+        """Passes the driver's answers on, and gives it what was said, as soon as there is something."""
+        for worker, answer in answers:
+            self._answers_to(worker).put(answer)
+        said = []
+        with suppress(Empty):
+            said.append(self._said.get(timeout=LISTEN))
+            while True:
+                said.append(self._said.get_nowait())
+        return said
 
-class _Post:
-    """The driver's end of `_Letters`, which are only there once something is sent or may be."""
-
-    def __init__(self) -> None:
-        self._actor: Any = None
-
-    def open(self) -> None:
-        if self._actor is None:
-            here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-            letters: Any = ray.remote(_Letters)
-            self._actor = letters.options(num_cpus=0, name=_POST, scheduling_strategy=here).remote()
-
-    def put(self, letter: str, content: Any) -> None:
-        self.open()
-        ray.get(self._actor.put.remote(letter, content))
-
-    def take(self, letter: str) -> Any:
-        return ray.get(self._actor.take.remote(letter))
+    def _answers_to(self, worker: str) -> "SimpleQueue[Any]":
+        return self._answers.setdefault(worker, SimpleQueue())
 
 
-class _Searcher(Searcher):
-    """A feed as Tune asks it: what to run next, and what became of it."""
+class _Line:
+    """A worker's end; see `studies.dispatch.Line`."""
 
-    def __init__(self, feed: Feed, *, store: Store, token: Token, workers: int | None, watch: Watch) -> None:
+    def __init__(self, worker: str) -> None:
+        self._worker = worker
+        self._switchboard: Any = ray.get_actor(_SWITCHBOARD)
+        self._said: Any = None
+
+    def say(self, what: str, *content: Any) -> None:
+        if self._said is not None:
+            ray.get(self._said)  # what was said last has come: Ray keeps no order of calls to such an actor
+        self._said = self._switchboard.say.remote(self._worker, what, *content)
+
+    def ask(self, what: str, *content: Any) -> Any:
+        self.say(what, *content)
+        return ray.get(self._switchboard.hear.remote(self._worker))
+
+
+class _Exchange:
+    """The driver's end: a thread hears the workers, while Tune's loop starts them and sees them die."""
+
+    def __init__(self, resources: Resources) -> None:
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        threads = {"say": 1, "turn": 1, "hear": max(64, 2 * (_most(resources) or 0))}
+        remote: Any = ray.remote
+        actor = remote(num_cpus=0, concurrency_groups=threads)(_Switchboard)
+        self._switchboard = actor.options(name=_SWITCHBOARD, scheduling_strategy=here).remote()
+        self._answers: list[tuple[str, Any]] = []
+        self._over = threading.Event()
+        self._error: BaseException | None = None
+
+    def answer(self, worker: str, answer: Any) -> None:
+        """Gives a worker what it waits for; called while it is heard."""
+        self._answers.append((worker, answer))
+
+    def lost(self, worker: str, reason: str) -> None:
+        """Says in a dead worker's name that it is lost, after all that it said itself."""
+        self._switchboard.say.remote(worker, "lost", reason)
+
+    @contextmanager
+    def listening(self, dispatcher: Dispatcher) -> Iterator[None]:
+        """Hears the workers within a ``with``."""
+        thread = threading.Thread(target=self._listen, args=(dispatcher,), name="dispatch", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            self._over.set()
+            thread.join(timeout=10)
+        self.check()
+
+    def check(self) -> None:
+        """Raises what went wrong in the thread."""
+        if isinstance(self._error, ray.exceptions.RayActorError):
+            raise InputError("the process through which Ray's workers are heard was killed; launch again to go on.")
+        if self._error is not None:
+            raise self._error
+
+    def _listen(self, dispatcher: Dispatcher) -> None:
+        try:
+            while not self._over.is_set():
+                answers, self._answers = self._answers, []
+                for said in ray.get(self._switchboard.turn.remote(answers)):
+                    dispatcher.hear(*said)
+                dispatcher.give()
+        except BaseException as error:
+            self._error = error
+
+
+class _Hiring(Searcher):
+    """What Tune takes for a sampler: each of its trials is a worker, which does ours one after another."""
+
+    def __init__(self, dispatcher: Dispatcher, resources: Resources) -> None:
         super().__init__()
-        self._feed = feed
-        self._store = store
-        self._token = token
-        self._most = workers
-        self._watch = watch
-        self._running: dict[str, Trial] = {}  # by Tune's id
-        self._deliveries: dict[str, Delivery] = {}  # likewise: of trials of workers that do not see the store
-        self._post = _Post()
-        self.prunes = feed.prunes
-        if feed.prunes:
-            self._post.open()
+        self._dispatcher = dispatcher
+        self._resources = resources
+        self._most = _most(resources)
+        self._looked = time.monotonic()
 
     def suggest(self, trial_id: str) -> Any:  # a config, None or FINISHED, which Ray's own signature forgets
-        if self._feed.is_finished():
+        if self._dispatcher.is_finished():
             return Searcher.FINISHED
-        if self._most is not None and len(self._running) >= self._most:
-            return None
-        trial = self._feed.next()
-        if trial is None:
-            return Searcher.FINISHED if self._feed.is_finished() else None
-        self._running[trial_id] = trial
-        return {"trial": _packed(trial), "letter": trial_id}
-
-    def began(self, trial_id: str) -> None:
-        self._watch.began(self._running[trial_id])
-
-    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        if "apart" in result and trial_id not in self._deliveries:
-            self._begin_delivery(trial_id)
-        if "history" in result:
-            self._deliveries[trial_id].epoch(result["history"])
-        if "row" in result:
-            row = json.loads(result["row"])
-            trial = self._running[trial_id]
-            self._watch.epoch(trial, row)
-            if not self._feed.epoch(trial, row):
-                self._post.put(trial_id, "stop")
-
-    def _begin_delivery(self, trial_id: str) -> None:
-        begun: tuple[Delivery, Files] | Outcome = Outcome("full", f"{self._store.root}: it was moved or removed.")
-        if self._token.is_here():
-            begun = Delivery.begin(self._store, self._running[trial_id])
-        if isinstance(begun, Outcome):
-            self._post.put(trial_id, begun)
-        else:
-            self._deliveries[trial_id], files = begun
-            self._post.put(trial_id, files)
+        if time.monotonic() - self._looked > PATIENCE / 20:
+            self._looked, self._most = time.monotonic(), _most(self._resources)
+        gpus = self._dispatcher.hire(trial_id, most=self._most)
+        return None if gpus is None else {"worker": trial_id, "gpus": gpus}
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         if not error:  # what errors are, only `_Listener` is told
-            self.ended(trial_id, (result or {}).get("outcome") or Outcome("lost", "its worker said nothing"))
-
-    def ended(self, trial_id: str, outcome: Outcome) -> None:
-        trial, delivery = self._running.pop(trial_id), self._deliveries.pop(trial_id, None)
-        if delivery is not None:
-            outcome = delivery.end(outcome, self._post.take(trial_id) or {})
-        self._watch.ended(trial, outcome)
-        self._feed.done(trial, outcome)
-
-    def all_lost(self, reason: str) -> None:
-        """Ends what runs or waits for room that will not come."""
-        for trial_id in list(self._running):
-            self.ended(trial_id, Outcome("lost", reason))
-
-    def close(self) -> None:
-        """Gives back the claims on trials of which nothing will come any more."""
-        for delivery in self._deliveries.values():
-            delivery.end(Outcome("lost"), {})
+            self._dispatcher.dismissed(trial_id)
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: the store is the state."""
@@ -407,18 +393,32 @@ class _Searcher(Searcher):
         """Nothing: the store is the state."""
 
 
+def _most(resources: Resources) -> int | None:
+    """How many workers there may be: no more than there is room for, where all take alike."""
+    gpus = resources.gpus
+    if callable(gpus):
+        return resources.workers
+    room = 0
+    for node in (node["Resources"] for node in ray.nodes() if node["Alive"]):
+        of_cpus, has = int(node.get("CPU", 0) / resources.cpus), node.get("GPU", 0)
+        of_gpus = of_cpus if not gpus else int(has) * int(1 / gpus + 1e-9) if gpus < 1 else int(has / gpus)
+        room += min(of_cpus, of_gpus)
+    return room if resources.workers is None else min(room, resources.workers)
+
+
 class _Listener(tune.Callback):
-    """Tells the searcher what a `Searcher` is not told: that a worker begins a trial, and of what a worker died.
+    """Tells of what a worker died, which a `Searcher` is not told.
 
     Ends the whole where no machine is left that has room for a trial: Tune itself would wait for ever.
     """
 
-    def __init__(self, searcher: _Searcher, resources: Resources) -> None:
-        self._searcher = searcher
+    def __init__(self, exchange: _Exchange, resources: Resources) -> None:
+        self._exchange = exchange
         self._resources = resources
         self._looked = self._had_room = time.monotonic()
 
     def on_step_begin(self, iteration: int, trials: list[TuneTrial], **info: Any) -> None:
+        self._exchange.check()
         if (now := time.monotonic()) - self._looked < PATIENCE / 20:
             return
         self._looked = now
@@ -427,17 +427,13 @@ class _Listener(tune.Callback):
             self._had_room = now
         except InputError:
             if now - self._had_room > PATIENCE:
-                self._searcher.all_lost("no machine has room for it any more")
                 raise InputError(
                     f"for {PATIENCE:.0f} s no machine that Ray knows has had room for a trial "
                     f"({_asked(self._resources)}); launch again to go on."
                 ) from None
 
-    def on_trial_start(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
-        self._searcher.began(trial.trial_id)
-
     def on_trial_error(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
-        self._searcher.ended(trial.trial_id, Outcome("lost", _reason(str(trial.get_error() or ""))))
+        self._exchange.lost(trial.trial_id, _reason(str(trial.get_error() or "")))
 
 
 def _reason(error: str) -> str:

@@ -107,10 +107,10 @@ def test_trials_that_take_alike_use_a_worker_again(sharing):
 
 def test_a_killed_driver_takes_its_workers_with_it_and_the_next_launch_goes_on(root, epochs):
     seeds = (0, 1, 2)
-    driver = start(root, 0.5, *seeds)
+    driver = start(root, 1.0, *seeds)
     try:
         for line in driver.stdout:
-            if line.startswith("epoch 0 2"):
+            if line.startswith("epoch 0 1"):
                 break
     finally:
         driver.kill()
