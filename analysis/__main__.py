@@ -37,15 +37,27 @@ FIGURE_KINDS = "png,pdf"
 
 
 @app.command()
-def tables(names: Names, results: Results = Path("results"), out: Out = None, formats: Formats = TABLE_FORMATS) -> None:
+def tables(
+    names: Annotated[list[str] | None, typer.Argument(metavar="[STUDY...]", help="Studies that were launched.")] = None,
+    paper: Annotated[
+        list[int] | None, typer.Option("--paper", min=1, max=5, help="A table of the paper, by its number; repeatable.")
+    ] = None,
+    results: Results = Path("results"),
+    out: Out = None,
+    formats: Formats = TABLE_FORMATS,
+) -> None:
     """Rows x data sets x metrics: mean ± sd (n), difference to the base row, published value; a search's candidates."""
+    from analysis.complexity import table5
     from analysis.search import candidates_table
     from analysis.tables import study_table
     from studies import candidates, plan
 
     searched, planned = candidates.searches(results), plan.names(results)
-    made: list[Callable[[], Table]] = []
-    for name in names:
+    made: list[Callable[[], Table]] = [table5] if 5 in (paper or ()) else []
+    asked = [*(names or ()), *(name for number in paper or () for name in _of_paper(results, number))]
+    if not asked and not made:
+        raise InputError("name a study, or a table of the paper by --paper N; taghead-studies list has the studies.")
+    for name in dict.fromkeys(asked):
         if name in searched:
             made.append(partial(candidates_table, results, name))
         if name in planned or name not in searched:
@@ -175,6 +187,15 @@ def _plan(results: Path, name: str) -> "Plan":
             f"study {name} was not launched in {results}; run taghead-studies run {name} --results {results} first."
         )
     return read_plan(results, name)
+
+
+def _of_paper(results: Path, number: int) -> list[str]:
+    """The studies of one of the paper's tables: those that were launched, else the catalog's."""
+    from studies.catalog import STUDIES
+    from studies.plan import names, read_plan
+
+    launched = [name for name in names(results) if read_plan(results, name).table == number]
+    return launched or [name for name, study in STUDIES.items() if study.table == number]
 
 
 def _words(text: str, valid: Iterable[str], option: str) -> tuple[str, ...]:

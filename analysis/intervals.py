@@ -47,6 +47,24 @@ def spread(values: Iterable[float], *, confidence: float = 0.95) -> Spread:
     return Spread(mean, n, sd, mean - half, mean + half)
 
 
+def one_more(known: Spread, *, confidence: float = 0.95) -> tuple[float, float] | None:
+    """Where one more run falls with that probability: mean +- t(n - 1) sd sqrt(1 + 1 / n).
+
+    A single printed run is to be held against this interval; that of the mean would reject a true one far too often.
+
+    Args:
+        known: The runs that there are.
+        confidence: The interval's coverage.
+
+    Returns:
+        Its two ends; None for fewer than two runs.
+    """
+    if known.sd is None:
+        return None
+    half = float(special.stdtrit(known.n - 1, (1 + confidence) / 2)) * known.sd * math.sqrt(1 + 1 / known.n)
+    return known.mean - half, known.mean + half
+
+
 def paired_difference(ours: Mapping[int, float], base: Mapping[int, float], *, confidence: float = 0.95) -> Spread:
     """The mean difference ``ours - base`` over the seeds that both have, with its interval.
 

@@ -3,14 +3,15 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cache
-from hashlib import sha256
 from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from analysis.cells import is_published, read_arrays, trial_in_words
+from analysis.cells import is_published, trial_in_words
+from analysis.differences import in_words
+from analysis.predictions import digest
 from studies.plan import Cell, Plan
 from taghead.backbones import grid_of
 from taghead.backbones.own import is_own
@@ -21,6 +22,7 @@ from taghead.recipes import recipe
 GRAPH_FIELDS = ("head.edges", "head.edge_combination", "head.alpha", "head.k_prop", "head.edge_dropout")
 Digests = dict[tuple[str, str], dict[int, str]]  # by row and column, then by seed
 
+OUTSIDE_MARK = "‡"
 MAX_LISTED = 8  # rows in one sentence
 PROVENANCE = {"recipe": "recipe versions", "device": "devices", "threads": "numbers of threads",
               "torch": "versions of torch"}  # fmt: skip
@@ -52,17 +54,20 @@ class Comparison:
         return bool(self.seeds) and self.equal == self.seeds
 
 
-def notes(results: Path, plan: Plan, frame: pd.DataFrame) -> list[str]:
+def notes(results: Path, plan: Plan, frame: pd.DataFrame, data: pd.DataFrame) -> list[str]:
     """The sentences under a study's table, each made from the store.
 
     Args:
         results: The results folder.
         plan: The study.
         frame: As from `analysis.cells.read`.
+        data: As from `analysis.tables.study_data`.
     """
     said = [
         *filter(None, [plan.note]),
         *_about_numbers(plan, frame),
+        *in_words(plan, data),
+        *_about_published(data),
         *_about_clips(frame),
         *_about_metrics(plan, frame),
     ]
@@ -92,6 +97,16 @@ def _about_numbers(plan: Plan, frame: pd.DataFrame) -> Iterable[str]:
         for label, dataset in dict.fromkeys((cell.dataset, cell.config.data.dataset) for cell in plan.cells):
             if label != dataset and label not in generated:
                 yield f"{label}: no published values beside clips of the data set {dataset}."
+
+
+def _about_published(data: pd.DataFrame) -> Iterable[str]:
+    held = data[data["published"].notna() & data["one_more_low"].notna()]
+    if len(held):
+        outside = (held["published"] < held["one_more_low"]) | (held["published"] > held["one_more_high"])
+        yield (
+            f"{OUTSIDE_MARK}: the published value lies outside the interval into which one more run would fall with "
+            f"95 % probability (mean ± t·sd·√(1 + 1/n)); so do {outside.sum()} of {len(held)}."
+        )
 
 
 def _about_clips(frame: pd.DataFrame) -> Iterable[str]:
@@ -221,16 +236,12 @@ def _digests(results: Path, plan: Plan) -> tuple[Digests, list[str]]:
     left_out = []
     for cell in plan.cells:
         for seed, trial in cell.trials.items():
-            path = results / "trials" / trial / "predictions.npz"
-            if not path.exists():
-                continue
+            folder = results / "trials" / trial
             try:
-                parts = read_arrays(path, ("ids", "logits"))
+                if (folder / "predictions.npz").exists():
+                    found[cell.row, cell.dataset][seed] = digest(folder)
             except InputError as error:
                 left_out.append(f"{trial_in_words(cell, seed)}: {error}; no row was compared to it.")
-                continue
-            content = b"".join(str((part.dtype, part.shape)).encode() + part.tobytes() for part in parts)
-            found[cell.row, cell.dataset][seed] = sha256(content).hexdigest()
     return found, left_out
 
 

@@ -8,17 +8,29 @@ from typing import Any
 import pandas as pd
 
 from analysis import cells, published
+from analysis.differences import CLIPS_MARK, METRIC_NAMES, SEEDS_MARK, differences, is_marked
 from analysis.formats import MINUS, Table
-from analysis.intervals import Spread, paired_difference, spread
-from analysis.notes import notes
+from analysis.intervals import one_more, spread
+from analysis.notes import OUTSIDE_MARK, notes
 from studies.plan import Plan
 
-METRIC_NAMES = {"top1": "Top-1", "mca": "MCA"}
 STATES = ("running", "pending", "diverged", "failed", "pruned")
 
 
+def study_data(results: Path, plan: Plan, frame: pd.DataFrame) -> pd.DataFrame:
+    """The numbers of a study's table: `summary` with the columns of `analysis.differences.differences`.
+
+    Args:
+        results: The results folder.
+        plan: The study.
+        frame: As from `analysis.cells.read`.
+    """
+    keys = ["row", "dataset", "metric"]
+    return summary(frame, plan).merge(differences(results, plan, frame), on=keys, validate="one_to_one")
+
+
 def summary(frame: pd.DataFrame, plan: Plan) -> pd.DataFrame:
-    """The numbers of a study's table, in long form.
+    """What was measured, cell by cell.
 
     Args:
         frame: As from `analysis.cells.read`.
@@ -26,47 +38,35 @@ def summary(frame: pd.DataFrame, plan: Plan) -> pd.DataFrame:
 
     Returns:
         One row for each (row, dataset, metric), in percent and percentage points: ``mean, sd, n, low, high`` (95 %
-        t-interval); ``planned`` and the number of trials in each of `STATES`; ``difference`` to the base row over the
-        seeds that both have, with its ``n``, ``low`` and ``high``; ``published`` and ``published_difference``, both
-        NaN where the paper has no such number or the cell ran on other clips; ``state``, what is missing, in words.
+        t-interval); ``planned`` and the number of trials in each of `STATES`; ``published`` and
+        ``published_difference``, both NaN where the paper has no such number or the cell ran on other clips;
+        ``one_more_low`` and ``one_more_high``, where one more run falls with 95 % probability; ``state``, what is
+        missing, in words.
     """
     printed = published.values(plan.table)
-    by_cell = {key: group for key, group in frame.groupby(["row", "dataset", "metric"], sort=False)}
     rows = []
-    for key, group in by_cell.items():
+    for key, group in frame.groupby(["row", "dataset", "metric"], sort=False):
         row, dataset, metric = key
-        values = _by_seed(group)
-        base = by_cell.get((plan.base_row, dataset, metric)) if row != plan.base_row else None
-        difference = Spread(math.nan, 0) if base is None else paired_difference(values, _by_seed(base))
         reference = printed.get(key, math.nan) if cells.is_published(plan.cell(row, dataset)) else math.nan
-        measured = spread(values.values())
+        measured = spread(group.loc[group["status"] == "complete", "value"])
+        low, high = one_more(measured) or (math.nan, math.nan)
+        counts = group["status"].value_counts()
         rows.append(
             {
                 "row": row,
                 "dataset": dataset,
                 "metric": metric,
-                **_numbers("", measured),
+                **{name: getattr(measured, name) for name in ("mean", "n", "sd", "low", "high")},
                 "planned": len(group),
-                **{state: int((group["status"] == state).sum()) for state in STATES},
-                **_numbers("difference", difference),
+                **{state: int(counts.get(state, 0)) for state in STATES},
                 "published": reference,
                 "published_difference": measured.mean - reference,
+                "one_more_low": low,
+                "one_more_high": high,
                 "state": state_in_words(group),
             }
         )
-    numbers = ("sd", "low", "high", "difference_sd", "difference_low", "difference_high")
-    return pd.DataFrame(rows).astype(dict.fromkeys(numbers, float))
-
-
-def _by_seed(group: pd.DataFrame) -> dict[int, float]:
-    done = group[group["status"] == "complete"]
-    return dict(zip(done["seed"].tolist(), done["value"].tolist(), strict=True))
-
-
-def _numbers(prefix: str, value: Spread) -> dict[str, float | int | None]:
-    mean = prefix or "mean"
-    join = f"{prefix}_" if prefix else ""
-    return {mean: value.mean, **{f"{join}{name}": getattr(value, name) for name in ("n", "sd", "low", "high")}}
+    return pd.DataFrame(rows).astype(dict.fromkeys(("sd", "low", "high"), float))
 
 
 def state_in_words(group: pd.DataFrame) -> str:
@@ -87,6 +87,10 @@ def state_in_words(group: pd.DataFrame) -> str:
             parts.append(f"{state} {word} {', '.join(map(str, epochs))} ({share})")
         else:
             parts.append(f"{state} {share}")
+    for column, words in (("test_missing", "not there"), ("test_unreadable", "not readable")):
+        known = group.loc[group["status"] == "complete", column].dropna()
+        if number := max(known.astype(int), default=0):
+            parts.append(f"{number} test clip{'s' if number > 1 else ''} {words}")
     return ", ".join(parts)
 
 
@@ -98,7 +102,7 @@ def study_table(results: Path, plan: Plan) -> Table:
         plan: The study.
     """
     frame = cells.join(results, plan)
-    data = summary(frame, plan)
+    data = study_data(results, plan, frame)
     numbers = {(row.row, row.dataset, row.metric): row for row in data.itertuples()}
     columns = [(dataset, metric) for dataset in plan.datasets for metric in plan.metrics]
     # a column of the table has published values beside it only where the paper has any
@@ -110,11 +114,11 @@ def study_table(results: Path, plan: Plan) -> Table:
         rows.append((row, *texts))
     return Table(
         name=plan.name,
-        title=f"{plan.title}. Mean ± standard deviation in percent (number of seeds)",
+        title=f"{plan.title}. Mean ± standard deviation in percent (number of seeds), {_selection(plan)}",
         header=("", *(head for column in columns for head in _heads(*column, plan, column in printed))),
         rows=tuple(rows),
         data=data,
-        notes=tuple(notes(results, plan, frame)),
+        notes=tuple(notes(results, plan, frame, data)),
         synthetic=bool(frame["synthetic"].any()),
     )
 
@@ -146,10 +150,13 @@ def _measured(numbers: Any) -> str:
 def _difference(numbers: Any) -> str:
     if not numbers.difference_n:
         return "-"
+    if numbers.identical:
+        return "identical"
     text = signed(numbers.difference)
-    if math.isnan(numbers.difference_low):
-        return text
-    return f"{text} [{signed(numbers.difference_low)}, {signed(numbers.difference_high)}]"
+    if not math.isnan(numbers.difference_low):
+        text += f" [{signed(numbers.difference_low)}, {signed(numbers.difference_high)}]"
+    marks = [mark for mark, test in ((SEEDS_MARK, "seeds"), (CLIPS_MARK, "clips")) if is_marked(numbers, test)]
+    return " ".join([text, *filter(None, ["".join(marks)])])
 
 
 def _published(numbers: Any) -> str:
@@ -157,7 +164,18 @@ def _published(numbers: Any) -> str:
         return "-"
     if math.isnan(numbers.published_difference):
         return f"{numbers.published:.1f}"
-    return f"{numbers.published:.1f} ({signed(numbers.published_difference)})"
+    outside = not numbers.one_more_low <= numbers.published <= numbers.one_more_high and numbers.n > 1
+    return f"{numbers.published:.1f} ({signed(numbers.published_difference)}){f' {OUTSIDE_MARK}' if outside else ''}"
+
+
+def _selection(plan: Plan) -> str:
+    """Which epoch of a training the scores are of."""
+    rules = {
+        "last": "scores of the last epoch",
+        "best_val": "scores of the epoch that was best on the validation split",
+    }
+    there = dict.fromkeys(cell.config.train.selection for cell in plan.cells)
+    return " or ".join(rules[rule] for rule in there)
 
 
 def signed(value: float, digits: int = 1) -> str:

@@ -4,6 +4,7 @@ from stored import Results, data_facts
 
 from analysis import cells
 from analysis.notes import compare_rows, notes, same_function, sentence
+from analysis.tables import study_data
 from studies.catalog import COMPONENTS, FFN_WIDTH, GRAPH
 from studies.plan import Plan
 from taghead.config import Config, evolve
@@ -15,7 +16,8 @@ NO_EDGES = evolve(FULL, {"head.edges": ()})
 
 
 def said(results: Results, plan: Plan) -> str:
-    return "\n".join(notes(results.root, plan, cells.join(results.root, plan)))
+    frame = cells.join(results.root, plan)
+    return "\n".join(notes(results.root, plan, frame, study_data(results.root, plan, frame)))
 
 
 def test_intra_frame_edges_alone_are_the_function_without_edges() -> None:

@@ -1,12 +1,10 @@
 """A study's table: numbers, differences, published values, and what is missing."""
 
-import math
-
 import pytest
 from stored import Results, data_facts
 
-from analysis import cells
-from analysis.tables import signed, study_table, summary
+from analysis.formats import MINUS
+from analysis.tables import signed, study_table
 from studies.catalog import ALPHA, COMPONENTS, FFN_WIDTH
 from studies.plan import Plan
 from taghead.config import evolve
@@ -34,19 +32,6 @@ def test_one_seed_shows_no_spread(results: Results) -> None:
     assert line(results, plan, "B")[1] == "50.0 (1)"
 
 
-def test_the_difference_is_paired_and_has_its_interval(results: Results) -> None:
-    plan = results.plan(COMPONENTS)
-    scores(results, plan, "B", {0: 50, 1: 52, 2: 54})
-    scores(results, plan, "Full", {0: 51, 1: 53, 2: 55})
-    data = summary(cells.join(results.root, plan), plan).set_index(["row", "metric"])
-    full = data.loc[("Full", "top1")]
-    assert (full.difference, full.difference_n) == (pytest.approx(1), 3)
-    assert (full.difference_low, full.difference_high) == pytest.approx((1, 1))
-    assert math.isnan(data.loc[("B", "top1")].difference)
-    assert line(results, plan, "B")[2] == "base"
-    assert line(results, plan, "Full")[2] == "+1.0 [+1.0, +1.0]"
-
-
 def test_what_is_missing_is_said_in_its_cell(results: Results) -> None:
     plan = results.plan(COMPONENTS)
     scores(results, plan, "B", {0: 50})
@@ -54,6 +39,10 @@ def test_what_is_missing_is_said_in_its_cell(results: Results) -> None:
     results.finish(plan, "Full", seed=2, status="failed", error="ValueError: no", metrics={})
     assert line(results, plan, "B")[1] == "50.0 (1); pending 2/3"
     assert line(results, plan, "B + TE")[1] == "pending 3/3"
+    results.finish(plan, "B + TE + TAT", seed=0, data=data_facts(test_missing=2, test_unreadable=1))
+    assert line(results, plan, "B + TE + TAT")[1].endswith(
+        "pending 2/3, 2 test clips not there, 1 test clip not readable"
+    )
     assert line(results, plan, "Full")[1] == "pending 1/3, diverged at epoch 4 (1/3), failed 1/3"
 
 
@@ -70,6 +59,25 @@ def test_published_values_stand_beside_measured_ones(results: Results) -> None:
     # the paper prints no MCA there: a column of dashes would say nothing
     assert study_table(results.root, plan).header.count("published (Δ)") == 1
     assert line(results, plan, "FFN 2048")[3] == "84.9"
+
+
+def test_a_published_value_is_marked_where_one_more_run_would_hardly_fall(results: Results) -> None:
+    plan = results.plan(FFN_WIDTH, seeds=[0, 1, 2], haa500=recipe("haa500"))
+    for row, values in {"FFN 512": (0.80, 0.86, 0.92), "FFN 256": (0.80, 0.81, 0.80), "FFN 2048": (0.849,)}.items():
+        for seed, value in enumerate(values):
+            results.finish(plan, row, seed=seed, metrics={"top1": value, "mca": value}, data=data_facts("haa500"))
+    table = study_table(results.root, plan)
+    assert line(results, plan, "FFN 512")[3] == "86.1 (-0.1)".replace("-", MINUS)
+    assert line(results, plan, "FFN 256")[3] == f"85.6 ({signed(-5.3)}) ‡"
+    assert line(results, plan, "FFN 2048")[3] == "84.9 (0.0)"  # one run: no interval, no mark
+    assert any(note.startswith("‡: ") and note.endswith("so do 1 of 2.") for note in table.notes)
+
+
+def test_the_caption_names_the_epoch_that_scores_are_of(results: Results, components: Plan) -> None:
+    assert ", scores of the last epoch" in study_table(results.root, components).caption
+    base = evolve(recipe("synthetic"), {"train.selection": "best_val"})
+    plan = results.plan(COMPONENTS, synthetic=base)
+    assert "of the epoch that was best on the validation split" in study_table(results.root, plan).caption
 
 
 def test_generated_clips_are_stamped_and_never_compared_to_the_paper(results: Results, components: Plan) -> None:
