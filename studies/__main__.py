@@ -385,10 +385,12 @@ def _dashboard(searches: Sequence[Search], results: Path) -> AbstractContextMana
     return beside(searches[0].name, results=results)
 
 
-def _on_ray(feed: Feed, work: Any, *, watch: Any, track: str | None, **resources: Any) -> None:
+def _on_ray(
+    feed: Feed, work: Any, *, watch: Any, stopped: Callable[[], bool], track: str | None, **resources: Any
+) -> None:
     from studies.executor import Resources, run_on_ray
 
-    run_on_ray(feed, work, resources=Resources(**resources), watch=watch, track=track)
+    run_on_ray(feed, work, resources=Resources(**resources), watch=watch, stopped=stopped, track=track)
 
 
 def main() -> None:

@@ -24,13 +24,18 @@ STOPPED = 128  # and the signal's number: the exit status of what was stopped by
 
 
 class Stop:
-    """A handler of the signals that stop a run; remembers which one came, since Ray raises its own in place of ours."""
+    """A handler of the signals that stop a run; remembers which one came, since Ray raises its own in place of ours.
+
+    What it raises may be lost where it comes in a destructor or a callback from C, whose errors Python ignores; so that
+    an executor asks too, from time to time.
+    """
 
     number = int(signal.SIGINT)
+    came = False
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
         """Interrupts whatever runs."""
-        self.number = number
+        self.number, self.came = number, True
         raise KeyboardInterrupt
 
 
@@ -159,7 +164,7 @@ class Driver:
         before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             with Progress(trials, there=there, to_come=to_come) as progress:
-                self.executor(feed, work, watch=progress)
+                self.executor(feed, work, watch=progress, stopped=lambda: stop.came)
         except KeyboardInterrupt:
             return STOPPED + stop.number
         finally:

@@ -86,7 +86,15 @@ class Resources:
         return 1.0 if callable(self.gpus) else self.gpus
 
 
-def run_on_ray(feed: Feed, work: Work, *, resources: Resources, watch: Watch, track: str | None = None) -> None:
+def run_on_ray(
+    feed: Feed,
+    work: Work,
+    *,
+    resources: Resources,
+    watch: Watch,
+    track: str | None = None,
+    stopped: Callable[[], bool] = lambda: False,
+) -> None:
     """Works a feed off on Ray Tune.
 
     Args:
@@ -95,8 +103,10 @@ def run_on_ray(feed: Feed, work: Work, *, resources: Resources, watch: Watch, tr
         resources: What a trial takes.
         watch: Is told of all that happens.
         track: The tracker that is told too, one of `studies.track.TRACKERS`.
+        stopped: Whether the user has stopped it.
 
     Raises:
+        KeyboardInterrupt: It is stopped.
         InputError: No machine of the cluster has what one trial takes, or none has it any more; the cluster cannot be
             reached; one of its machines has not the data; or the tracker's package is not installed.
     """
@@ -110,7 +120,7 @@ def run_on_ray(feed: Feed, work: Work, *, resources: Resources, watch: Watch, tr
                 _check_nodes(nodes, work)
             told = closing(TrackingWatch(watch, tracker, folder=track_folder)) if tracker else nullcontext(watch)
             with told as watch:
-                _work_off(feed, work, resources=resources, watch=watch, folder=folder)
+                _work_off(feed, work, resources=resources, watch=watch, folder=folder, stopped=stopped)
         finally:
             ray.shutdown()
 
@@ -137,7 +147,9 @@ def _tracker(name: str, *, folder: Path) -> LoggerCallback:
     return MLflowLoggerCallback(address, experiment_name=os.environ.get("MLFLOW_EXPERIMENT_NAME", "taghead"))
 
 
-def _work_off(feed: Feed, work: Work, *, resources: Resources, watch: Watch, folder: str) -> None:
+def _work_off(
+    feed: Feed, work: Work, *, resources: Resources, watch: Watch, folder: str, stopped: Callable[[], bool]
+) -> None:
     store = Store(work.root)
     token = Token.leave(store)
     exchange = _Exchange(resources)
@@ -147,7 +159,8 @@ def _work_off(feed: Feed, work: Work, *, resources: Resources, watch: Watch, fol
     serve = partial(work_off, work=work, token=token, prunes=feed.prunes)
     try:
         with exchange.listening(dispatcher):
-            _tune(dispatcher, exchange, serve, resources=resources, folder=folder)
+            listener = _Listener(exchange, resources, stopped)
+            _tune(_Hiring(dispatcher, resources), listener, serve, resources=resources, folder=folder)
     finally:
         dispatcher.close()
         token.remove()
@@ -232,8 +245,8 @@ def _check_nodes(nodes: Iterable[str], work: Work) -> None:
 
 
 def _tune(
-    dispatcher: Dispatcher,
-    exchange: "_Exchange",
+    hiring: "_Hiring",
+    listener: "_Listener",
     serve: Callable[["_Line"], None],
     *,
     resources: Resources,
@@ -249,7 +262,7 @@ def _tune(
         tune.with_resources(
             trainable, lambda config: tune.PlacementGroupFactory([{"CPU": resources.cpus, "GPU": config["gpus"]}])
         ),
-        search_alg=_Hiring(dispatcher, resources),
+        search_alg=hiring,
         num_samples=-1,
         reuse_actors=True,
         storage_path=folder,
@@ -257,7 +270,7 @@ def _tune(
         verbose=0,
         raise_on_failed_trial=False,
         trial_dirname_creator=lambda trial: trial.trial_id,
-        callbacks=[_Listener(exchange, resources)],
+        callbacks=[listener],
     )
 
 
@@ -343,7 +356,7 @@ class _Exchange:
             yield
         finally:
             self._over.set()
-            thread.join(timeout=10)
+            thread.join(timeout=10)  # it may wait for the switchboard to start
         self.check()
 
     def check(self) -> None:
@@ -412,13 +425,16 @@ class _Listener(tune.Callback):
     Ends the whole where no machine is left that has room for a trial: Tune itself would wait for ever.
     """
 
-    def __init__(self, exchange: _Exchange, resources: Resources) -> None:
+    def __init__(self, exchange: _Exchange, resources: Resources, stopped: Callable[[], bool]) -> None:
+        self._stopped = stopped
         self._exchange = exchange
         self._resources = resources
         self._looked = self._had_room = time.monotonic()
 
     def on_step_begin(self, iteration: int, trials: list[TuneTrial], **info: Any) -> None:
         self._exchange.check()
+        if self._stopped():
+            raise KeyboardInterrupt
         if (now := time.monotonic()) - self._looked < PATIENCE / 20:
             return
         self._looked = now

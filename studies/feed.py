@@ -127,15 +127,21 @@ class GridFeed:
         return None
 
 
-def run_here(feed: Feed, work: WorkFunction, *, watch: Watch) -> None:
+def run_here(feed: Feed, work: WorkFunction, *, watch: Watch, stopped: Callable[[], bool] = lambda: False) -> None:
     """Works a feed off in this process, one trial after another: for debuggers and small tests.
 
     Args:
         feed: What to do.
         work: Does one trial (`studies.trial.Work`).
         watch: Is told of all that happens.
+        stopped: Whether the user has stopped it.
+
+    Raises:
+        KeyboardInterrupt: It is stopped.
     """
     while not feed.is_finished():
+        if stopped():
+            raise KeyboardInterrupt
         trial = feed.next()
         if trial is None:
             time.sleep(0.2)  # another driver has what is left

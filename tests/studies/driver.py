@@ -3,7 +3,7 @@
 Prints what happens as it happens, and what became of each seed at the end. Options come as JSON in ``DRIVER``: those
 of `Resources` (``gpus`` may be a list, by the seed), ``prunes`` (odd seeds are stopped after their first epoch),
 ``patience`` (seconds), ``data_root``, ``meet`` (no trial begins before that many workers are there, each a file with
-its GPUs in the folder ``meeting``).
+its GPUs in the folder ``meeting``), ``stop_at`` (the user stops it after that many epochs, and no signal tells it).
 """
 
 import json
@@ -39,10 +39,13 @@ def run_together(config, *, machine, **options):
 
 
 class Watch:
+    epochs = 0
+
     def began(self, trial):
         print("began", trial.seed, flush=True)
 
     def epoch(self, trial, row):
+        self.epochs += 1
         print("epoch", trial.seed, row["epoch"], flush=True)
 
     def ended(self, trial, outcome):
@@ -65,14 +68,16 @@ if __name__ == "__main__":
     sites = {"data_root": Path(options.pop("data_root", root.parent)), "meeting": root.parent / "meeting"}
     machine = Sited(seconds=seconds, expected=options.pop("meet", 1), **sites)
     feed_class = PruningFeed if options.pop("prunes", False) else GridFeed
-    trials = [trial(seed) for seed in seeds]
+    trials, watch, stop_at = [trial(seed) for seed in seeds], Watch(), options.pop("stop_at", 10**6)
     feed = feed_class(trials, store=Store(root))
     try:
         if isinstance(shares := options.get("gpus"), list):
             options["gpus"] = lambda trial: shares[trial.seed]
         resources = executor.Resources(**options)
         done_by = replace(work(root), machines={"haa500": machine}, run=run_together)
-        executor.run_on_ray(feed, done_by, resources=resources, watch=Watch())
+        executor.run_on_ray(feed, done_by, resources=resources, watch=watch, stopped=lambda: watch.epochs >= stop_at)
+    except KeyboardInterrupt:
+        print("stopped", flush=True)
     except InputError as error:
         print("refused", error, flush=True)
     for one in trials:

@@ -132,6 +132,19 @@ def test_a_killed_driver_takes_its_workers_with_it_and_the_next_launch_goes_on(r
     assert metrics(root, *seeds) == [{"top1": 1 / (seed + 2), "mca": 0.25} for seed in seeds]
 
 
+def test_a_stop_whose_interrupt_was_lost_on_the_way_is_heeded_all_the_same(root):
+    said, _ = (driver := start(root, 0.5, *range(20), stop_at=3)).communicate(timeout=120)
+    assert driver.returncode == 0 and "\nstopped\n" in said, said
+    assert said.count("none") > 10 and not any(Store(root).is_running(trial(seed).trial_id) for seed in range(20))
+
+
+def test_here_a_stop_is_heeded_between_two_trials(root):
+    watch, feed = Watch(), GridFeed([trial(0), trial(1)], store=Store(root))
+    with pytest.raises(KeyboardInterrupt):
+        run_here(feed, work(root), watch=watch, stopped=lambda: bool(watch.told))
+    assert watch.told[-1] == ("ended", 0, "complete")
+
+
 def test_here_does_the_same_without_ray_in_order(root):
 
     watch, feed = Watch(), GridFeed([trial(0), trial(RAISES)], store=Store(root))
