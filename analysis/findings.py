@@ -5,7 +5,9 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.tables import METRIC_NAMES, signed
+from analysis.differences import METRIC_NAMES
+from analysis.significance import LEVEL
+from analysis.tables import signed
 from studies.plan import Plan
 from taghead.metrics import wilson
 
@@ -15,7 +17,7 @@ def found(plan: Plan, data: pd.DataFrame, frame: pd.DataFrame) -> list[str]:
 
     Args:
         plan: The study.
-        data: As from `analysis.tables.summary`.
+        data: As from `analysis.tables.study_data`.
         frame: As from `analysis.cells.read`.
     """
     said = []
@@ -56,20 +58,21 @@ def _chance(frame: pd.DataFrame, dataset: str) -> float:
 
 
 def _against_base(cells: pd.DataFrame, base: str, dataset: str, metric: str) -> Iterable[str]:
-    compared = cells[(cells["difference_n"] > 1) & cells["difference_low"].notna()]
-    clear = compared[(compared["difference_low"] > 0) | (compared["difference_high"] < 0)]
+    """What the paired tests over seeds tell; rows of the same bits as the base are told of elsewhere."""
+    compared = cells[cells["difference_low"].notna() & ~cells["identical"]]
+    clear = compared[compared["p_seeds_holm"] < LEVEL]
     unclear = compared.drop(clear.index)
     name = METRIC_NAMES[metric]
     for word, part in (("higher", clear[clear["difference"] > 0]), ("lower", clear[clear["difference"] < 0])):
         if len(part):
             yield (
-                f"On {dataset}, {name} is {word} than that of {base}, and the 95 % interval of the difference leaves "
-                f"out 0, for {_differences(part)}."
+                f"On {dataset}, {name} is {word} than that of {base} for {_differences(part)}: p < {LEVEL} in the "
+                "paired test over seeds, corrected for the number of tests in the table."
             )
     if len(unclear):
         yield (
-            f"On {dataset}, these seeds do not tell {_differences(unclear)} from {base}: the 95 % interval of the "
-            "difference holds 0."
+            f"On {dataset}, these seeds do not tell {_differences(unclear)} from {base}: no p < {LEVEL} after the "
+            "correction. That is not to say that there is no difference."
         )
 
 
@@ -82,7 +85,7 @@ def limits(plan: Plan, data: pd.DataFrame, frame: pd.DataFrame) -> list[str]:
 
     Args:
         plan: The study.
-        data: As from `analysis.tables.summary`.
+        data: As from `analysis.tables.study_data`.
         frame: As from `analysis.cells.read`.
     """
     said = []

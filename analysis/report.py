@@ -16,12 +16,13 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from analysis import cells, complexity, curves, efficiency, findings, frame_weights, provenance, tsne
+from analysis.differences import METRIC_NAMES
 from analysis.figure import to_bytes
 from analysis.formats import FORMATS, SYNTHETIC, Table, to_html
 from analysis.notes import compare_rows, sentence
 from analysis.places import make_folder, slug
 from analysis.search import candidates_table
-from analysis.tables import METRIC_NAMES, study_table
+from analysis.tables import study_table
 from studies.candidates import searches
 from studies.plan import Cell, Plan, read_plan
 from taghead.backbones import grid_of

@@ -3,14 +3,14 @@
 from stored import Results
 
 from analysis import cells, findings
-from analysis.tables import summary
+from analysis.tables import study_data
 from studies.catalog import COMPONENTS
 from studies.plan import Plan
 
 
 def told(results: Results, plan: Plan) -> tuple[str, str]:
     frame = cells.join(results.root, plan)
-    data = summary(frame, plan)
+    data = study_data(results.root, plan, frame)
     return "\n".join(findings.found(plan, data, frame)), "\n".join(findings.limits(plan, data, frame))
 
 
@@ -47,9 +47,16 @@ def test_a_clear_difference_and_an_unclear_one_are_told_apart(results: Results) 
     scores(results, plan, "B + TE", 70, 72, 75)
     scores(results, plan, "Full", 40, 60, 56)
     found, _ = told(results, plan)
-    assert "Top-1 is higher than that of B, and the 95 % interval of the difference leaves out 0" in found
-    assert "for B + TE (+20.3 points)." in found
+    assert "Top-1 is higher than that of B for B + TE (+20.3 points): p < 0.05 in the paired test" in found
     assert "do not tell Full (0.0 points) from B" in found
+
+
+def test_a_row_that_is_the_base_bit_by_bit_is_neither_told_from_it_nor_not(results: Results) -> None:
+    plan = results.plan(COMPONENTS)
+    for row in ("B", "B + TE"):
+        for seed in plan.seeds:
+            results.finish(plan, row, seed=seed, stream=0)
+    assert "do not tell" not in told(results, plan)[0] and "than that of B" not in told(results, plan)[0]
 
 
 def test_nothing_is_found_where_nothing_is_complete(results: Results) -> None:
