@@ -21,7 +21,9 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -113,8 +115,10 @@ def environment() -> dict[str, str]:
 
 def launch(words: list[str], log: Path) -> subprocess.Popen[bytes]:
     """Starts a command whose words go to a log."""
+    # a job in the background of a script ignores SIGINT, and so would all that it starts
+    heed: Callable[[], Any] = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
     with log.open("ab") as file:
-        return subprocess.Popen(words, stdout=file, stderr=file, env=environment(), cwd=log.parent)
+        return subprocess.Popen(words, stdout=file, stderr=file, env=environment(), cwd=log.parent, preexec_fn=heed)
 
 
 def wait(driver: subprocess.Popen[bytes], toll: Toll, results: Path, until: Callable[[], bool]) -> bool:
