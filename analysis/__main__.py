@@ -1,4 +1,4 @@
-"""The command line of results: ``taghead-analysis tables | complexity | tsne | frame_weights | curves | report``.
+"""The command line of results: ``taghead-analysis tables | complexity | tsne | curves | sweeps | ... | report``.
 
 A verb is a file of this package. Nothing heavy is loaded before a verb needs it, so that ``--help`` is quick.
 """
@@ -75,7 +75,7 @@ def complexity(
 ) -> None:
     """Table 5 recounted, every backbone, a study's rows likewise, and the efficiency figure."""
     from analysis import complexity as counted
-    from analysis import efficiency
+    from analysis import efficiency, growth
 
     plan = _plan(results, name) if name else None
     made = [counted.component_table(counted.paper_model(width), name=f"complexity_ffn_{width}",
@@ -87,8 +87,39 @@ def complexity(
     _write_tables(made, out, formats)
     if out is not None:
         _write_figure(efficiency.draw_efficiency(efficiency.efficiency_data()), out, "efficiency", figures)
+        grown = growth.growth_data()
+        _write_figure(growth.draw_growth(grown), out, "growth", figures)
+        print("\n".join(growth.growth_notes(grown)))
         for stem, _, figure in efficiency.accuracy_figures(results, plan) if plan else ():
             _write_figure(figure, out, stem, figures)
+
+
+@app.command()
+def latency(
+    names: Annotated[list[str], typer.Argument(metavar="[STUDY...]", help="Adds accuracy over latency.")] = [],  # noqa: B006
+    results: Results = Path("results"),
+    out: Out = None,
+    formats: Formats = TABLE_FORMATS,
+    figures: Kinds = FIGURE_KINDS,
+) -> None:
+    """Measured speed: each backbone bare and with the head, and a study's accuracy over its rows' latency."""
+    from analysis import latency as measured
+
+    speed = measured.read(results)
+    if speed is None and not names:
+        raise InputError(f"{results}: nothing was measured there; run taghead speed --out {results / measured.FILE}.")
+    _write_tables(measured.latency_tables(speed) if speed else [], out, formats)
+    if speed and out is not None:
+        for stem, _, figure in measured.latency_figures(speed):
+            _write_figure(figure, out, stem, figures)
+    for plan in [_plan(results, name) for name in names]:
+        data, missing = measured.accuracy_data(results, plan, speed)
+        for stem, _, figure, front in measured.accuracy_figures(data, plan):
+            print(f"{stem}: {front}")
+            if out is not None:
+                _write_figure(figure, out, stem, figures)
+        for said in missing:
+            print(said)
 
 
 @app.command()
@@ -96,9 +127,16 @@ def tsne(
     name: Name = "stages",
     results: Results = Path("results"),
     out: Folder = Path("results/figures"),
-    dataset: Annotated[str | None, typer.Option(help="A column of the study; the first if not given.")] = None,
+    datasets: Annotated[
+        list[str],
+        typer.Option("--dataset", help="A column of the study, repeatable: one below the other; the first if none."),
+    ] = [],  # noqa: B006
     seed: Annotated[int | None, typer.Option(help="A trial's seed; the first if not given.")] = None,
     perplexity: Annotated[float, typer.Option(min=1.0, help="Clamped to (n - 1) / 3.")] = 30.0,
+    classes: Annotated[
+        list[str],
+        typer.Option(metavar="[DATASET=]FILE", help="Names: gym99_categories.txt and the like, or one a line."),
+    ] = [],  # noqa: B006
     figures: Kinds = FIGURE_KINDS,
 ) -> None:
     """Figure 3: the pooled vectors of TL, FT and TAG, with silhouette and neighbour accuracy."""
@@ -107,13 +145,26 @@ def tsne(
     from analysis.places import slug
 
     plan = _plan(results, name)
-    dataset = dataset or plan.datasets[0]
+    columns = list(dict.fromkeys(datasets)) or [plan.datasets[0]]
     seed = plan.seeds[0] if seed is None else seed
-    rows, left_out = drawn.load(results, plan, dataset=dataset, seed=seed)
-    data, scores = drawn.tsne_data(rows, perplexity=perplexity), drawn.scores_data(rows)
-    figure = drawn.draw_tsne(data, scores, synthetic=is_synthetic(plan, dataset))
-    _write_figure(figure, out, f"{plan.name}_{slug(dataset)}_tsne", figures)
-    print(drawn.note(data, scores, dataset=dataset, seed=seed, left_out=left_out))
+    named = _class_names(classes, columns)
+    data, scores, said = drawn.of_datasets(results, plan, columns, seed=seed, perplexity=perplexity, classes=named)
+    figure = drawn.draw_tsne(data, scores, synthetic=any(is_synthetic(plan, one) for one in scores["dataset"].unique()))
+    _write_figure(figure, out, f"{plan.name}_{'_'.join(map(slug, columns))}_tsne", figures)
+    print("\n".join(said))
+
+
+def _class_names(given: list[str], columns: list[str]) -> dict[str, tuple[str, ...]]:
+    """``--classes``: a file, of the only column or, as ``gym99=FILE``, of one of several."""
+    from taghead.data.listing import read_lines
+    from taghead.infer import read_class_names
+
+    found = {}
+    for text in given:
+        dataset, _, file = text.rpartition("=") if text.partition("=")[0] in columns else (columns[0], "", text)
+        path = Path(file)
+        found[dataset] = read_class_names(path, num_classes=len(read_lines(path)))
+    return found
 
 
 @app.command(name="frame_weights")
@@ -154,6 +205,79 @@ def curves(
         for dataset in data["dataset"].unique():
             figure = drawn.draw_curves(data, dataset=dataset, synthetic=is_synthetic(plan, dataset))
             _write_figure(figure, out, f"{plan.name}_{slug(dataset)}_curves", figures)
+
+
+@app.command()
+def sweeps(
+    names: Names,
+    results: Results = Path("results"),
+    out: Folder = Path("results/figures"),
+    figures: Kinds = FIGURE_KINDS,
+) -> None:
+    """Curves over a study's swept field (FFN width, alpha, K_prop, ...), with the spread over seeds."""
+    from analysis.sweeps import FEWEST, sweep_data, sweep_figures
+
+    for plan in [_plan(results, name) for name in names]:
+        if sweep_data(results, plan).empty:
+            print(f"{plan.name}: its rows sweep no number over {FEWEST} values or more")
+        for stem, figure, _, caption in sweep_figures(results, plan):
+            _write_figure(figure, out, stem, figures)
+            print(caption)
+
+
+@app.command()
+def classes(
+    names: Names,
+    results: Results = Path("results"),
+    out: Folder = Path("results/figures"),
+    row: Annotated[str | None, typer.Option(help="A row of the study; the last if not given.")] = None,
+    formats: Formats = TABLE_FORMATS,
+    figures: Kinds = FIGURE_KINDS,
+) -> None:
+    """Accuracy class by class against class size, and the classes that are taken for each other."""
+    from analysis.classes import classes_figures
+
+    for plan in [_plan(results, name) for name in names]:
+        made, unread = classes_figures(results, plan, row=row)
+        for stem, figure, _, caption, table in made:
+            _write_figure(figure, out, stem, figures)
+            _write_tables([table], out, formats)
+            print(caption)
+        for said in unread or ([] if made else [f"{plan.name}: no predictions yet"]):
+            print(said)
+
+
+@app.command()
+def importance(
+    name: Annotated[str, typer.Argument(metavar="SEARCH", help="A search that was launched.")] = "head_search",
+    results: Results = Path("results"),
+    out: Folder = Path("results/figures"),
+    figures: Kinds = FIGURE_KINDS,
+) -> None:
+    """A search's scores in their order, its Pareto front, and which of the searched keys matter."""
+    from analysis.importance import importance_data
+    from analysis.search_figures import search_figures
+
+    stems = []
+    for stem, figure, _, caption in search_figures(results, name):
+        stems.append(stem)
+        _write_figure(figure, out, stem, figures)
+        print(caption)
+    if f"{name}_importance" not in stems:
+        print(" ".join(importance_data(results, name)[1]))
+
+
+@app.command()
+def export(
+    names: Names,
+    results: Results = Path("results"),
+    out: Annotated[Path, typer.Option(help="The file, .csv or .parquet.")] = Path("results/trials.parquet"),
+) -> None:
+    """Every trial as one tidy file, with the config fields that vary, for other programs."""
+    from analysis.export import export as write_export
+
+    frame = write_export(results, [_plan(results, name) for name in dict.fromkeys(names)], out)
+    print(f"wrote {out}: {len(frame)} rows, {frame['trial_id'].nunique()} trials")
 
 
 @app.command()

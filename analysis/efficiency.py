@@ -1,19 +1,25 @@
-"""The efficiency figure: what each component costs (Table 5 as stacked bars), and accuracy against that cost."""
+"""The efficiency figures: what each component costs (Table 5 as bars), and accuracy against cost with its Pareto front.
+
+Command: ``taghead-analysis complexity STUDY --out DIR``.
+"""
 
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from numpy import ndarray
 
 from analysis import cells, published
 from analysis.complexity import WIDTHS, count, paper_model
 from analysis.figure import COLUMN, MARKERS, PAGE, PALETTE, new_figure, stamp, styled
 from analysis.formats import Table
 from analysis.places import slug
-from analysis.tables import METRIC_NAMES, summary
+from analysis.tables import METRIC_NAMES, signed, summary
 from studies.plan import Cell, Plan
 from taghead.backbones.own import is_own
 from taghead.complexity import COMPONENTS, HEAD
@@ -21,6 +27,8 @@ from taghead.released import NUM_CLASSES
 
 QUANTITIES = {"params_m": "parameters, M", "gmac": "multiply-adds, G"}
 PUBLISHED = "whole model, as published"
+OTHERS = ("PGVT", "PEVL")  # the models that Table 5 prints the cost of
+LOG_FROM = 20  # times between the cheapest and the dearest point, from which the axis is logarithmic
 LOOKS: dict[str, dict[str, Any]] = {
     **{name: {"color": colour} for name, colour in zip(COMPONENTS, PALETTE, strict=False)},
     PUBLISHED: {"color": "#dddddd", "hatch": "////", "edgecolor": "#888888"},
@@ -41,7 +49,7 @@ def efficiency_data() -> pd.DataFrame:
             rows.append((model, part.component, "params_m", part.parameters / 1e6))
             rows.append((model, part.component, "gmac", part.multiply_adds / 1e9))
     printed = published.values(5)
-    for model in ("PGVT", "PEVL"):
+    for model in OTHERS:
         rows.append((model, PUBLISHED, "params_m", printed[model, "", "params_m"]))
         rows.append((model, PUBLISHED, "gmac", printed[model, "", "gflops"]))
     return pd.DataFrame(rows, columns=["model", "component", "quantity", "value"])
@@ -170,35 +178,139 @@ def accuracy_figures(results: Path, plan: Plan) -> Iterator[tuple[str, pd.DataFr
     for dataset in data["dataset"].unique():
         points = data[(data["dataset"] == dataset) & (data["metric"] == plan.metrics[0])]
         if points["multiply_adds"].nunique() > 1:
-            yield (
-                f"{plan.name}_{slug(dataset)}_cost",
+            figure = draw_accuracy(
                 points,
-                draw_accuracy(points, synthetic=cells.is_synthetic(plan, dataset)),
+                published=published_points(plan, dataset, plan.metrics[0]),
+                synthetic=cells.is_synthetic(plan, dataset),
             )
+            yield f"{plan.name}_{slug(dataset)}_cost", points, figure
+
+
+def published_points(plan: Plan, dataset: str, metric: str) -> pd.DataFrame:
+    """The models of others that the paper prints both cost and accuracy of, on the clips of one column.
+
+    Args:
+        plan: The study.
+        dataset: The column; nothing is published of one whose clips are not the paper's.
+        metric: ``top1`` or ``mca``.
+
+    Returns:
+        Columns ``row, multiply_adds, mean``; the printed "GFLOPs" stand for multiply-adds.
+    """
+    rows = []
+    if all(cells.is_published(cell) for cell in plan.cells if cell.dataset == dataset):
+        accuracies, costs = published.values(1), published.values(5)
+        for model in OTHERS:
+            if (model, dataset, metric) in accuracies:
+                rows.append((model, 1e9 * costs[model, "", "gflops"], accuracies[model, dataset, metric]))
+    return pd.DataFrame(rows, columns=["row", "multiply_adds", "mean"])
+
+
+def pareto(costs: pd.Series, values: pd.Series) -> ndarray:
+    """Which points no other point beats: none costs as little or less and is worth as much or more, but for its equals.
+
+    Args:
+        costs: Less is better.
+        values: More is better.
+
+    Returns:
+        A truth value a point.
+    """
+    cost, value = costs.to_numpy(float), values.to_numpy(float)
+    as_good = (cost[None] <= cost[:, None]) & (value[None] >= value[:, None])
+    better = as_good & ((cost[None] < cost[:, None]) | (value[None] > value[:, None]))
+    return np.asarray(~better.any(axis=1))
+
+
+def front_note(points: pd.DataFrame, *, cost: str = "multiply_adds", what: str = "multiply-adds") -> str:
+    """The Pareto front in words: its rows, the cheapest first, and what each step along it gains and costs.
+
+    Args:
+        points: One column and one metric of `accuracy_data`, or the like.
+        cost: The column of the costs.
+        what: What those are called.
+    """
+    front = points[pareto(points[cost], points["mean"])].drop_duplicates([cost, "mean"]).sort_values(cost)
+    first, *others = front.itertuples()
+    if not others:
+        return f"Pareto front: {first.row} alone, which no row beats in accuracy and none in {what}."
+    said = [f"Pareto front (means; {what}): {first.row} at {first.mean:.1f} %"]
+    for here, there in zip(front.itertuples(), others, strict=False):
+        times = getattr(there, cost) / getattr(here, cost)
+        step = f"{there.row}, {signed(there.mean - here.mean)} points for {times:.3g} times as much"
+        said.append(step + _overlap(here, there))
+    return "; ".join(said) + "."
+
+
+def _overlap(here: Any, there: Any) -> str:
+    if here.n < 2 or there.n < 2:
+        return " (one seed: no interval)"
+    return " (their 95 % intervals overlap)" if there.low <= here.high else " (their 95 % intervals are apart)"
 
 
 @styled
-def draw_accuracy(points: pd.DataFrame, *, synthetic: bool) -> Figure:
-    """A point a row: accuracy with its 95 % interval over multiply-adds.
+def draw_accuracy(points: pd.DataFrame, *, published: pd.DataFrame | None = None, synthetic: bool) -> Figure:
+    """A point a row: accuracy with its 95 % interval over multiply-adds, and the Pareto front of the means.
 
     Args:
         points: Those of one column and one metric of `accuracy_data`.
+        published: As from `published_points`: drawn hollow, and no part of the front.
         synthetic: Stamps the figure.
     """
     figure, (axis,) = new_figure(COLUMN, 3.0)
-    scale, unit = (1e9, "G") if points["multiply_adds"].max() >= 1e9 else (1e6, "M")
-    costs = points["multiply_adds"] / scale
+    others = published if published is not None else pd.DataFrame(columns=["row", "multiply_adds", "mean"])
+    largest = max(points["multiply_adds"].max(), others["multiply_adds"].max() if len(others) else 0)
+    scale, unit = (1e9, "G") if largest >= 1e9 else (1e6, "M")
+    for marker, other in zip(("s", "D"), others.itertuples(), strict=False):
+        axis.plot(
+            other.multiply_adds / scale, other.mean, marker, color="#666666", mfc="none", ms=5,
+            label=f"{other.row}, as published",
+        )  # fmt: skip
+    draw_points(axis, points, points["multiply_adds"] / scale)
+    axis.set_xlabel(f"multiply-adds of one clip, {unit}")
+    legend_below(figure, axis)
+    return stamp(figure, synthetic=synthetic)
+
+
+def draw_points(axis: Axes, points: pd.DataFrame, costs: pd.Series) -> None:
+    """Draws a point a row with its interval over its cost, and the Pareto front of the means behind them.
+
+    Args:
+        axis: Where.
+        points: Columns ``row, dataset, metric, mean, low, high, n``.
+        costs: One a point.
+    """
+    far = costs.max() / costs.min() > LOG_FROM
     # rows of one cost stand side by side, a thirtieth of the axis apart
-    beside = points.groupby("multiply_adds").cumcount() / 30 * (costs.max() - costs.min())
+    beside = costs.groupby(costs).cumcount() / 30
+    places = costs * (costs.max() / costs.min()) ** beside if far else costs + beside * (costs.max() - costs.min())
+    if far:
+        axis.set_xscale("log")
+        axis.xaxis.set_major_formatter("{x:g}")
+        axis.xaxis.set_minor_formatter("")
+    front = pareto(costs, points["mean"])
+    order = np.argsort(places[front])
+    axis.plot(places[front].iloc[order], points["mean"][front].iloc[order], "--o", color="#999999", lw=1, ms=9,
+              mfc="none", mew=0.8, label="Pareto front", zorder=1)  # fmt: skip
     for index, point in enumerate(points.itertuples()):
         ends = max(0, point.low), min(100, point.high)
         half = [[point.mean - ends[0]], [ends[1] - point.mean]] if point.n > 1 else None
         look: dict[str, Any] = {"color": PALETTE[index % len(PALETTE)], "marker": MARKERS[index % len(MARKERS)]}
-        place = costs.iloc[index] + beside.iloc[index]
-        axis.errorbar(place, point.mean, yerr=half, label=point.row, capsize=2, ls="none", **look)
-    dataset, metric = points["dataset"].iloc[0], points["metric"].iloc[0]
-    axis.set(xlabel=f"multiply-adds of one clip, {unit}", ylabel=f"{dataset} {METRIC_NAMES[metric]}, %")
+        axis.errorbar(places.iloc[index], point.mean, yerr=half, label=point.row, capsize=2, ls="none", **look)
+    axis.set_ylabel(f"{points['dataset'].iloc[0]} {METRIC_NAMES[points['metric'].iloc[0]]}, %")
     low, high = axis.get_ylim()
     axis.set_ylim(max(-1, low), min(101, high))  # an end at 0 or 100 keeps its cap
-    figure.legend(*axis.get_legend_handles_labels(), loc="outside lower center", ncols=3)
-    return stamp(figure, synthetic=synthetic)
+
+
+def legend_below(figure: Figure, axis: Axes) -> None:
+    """The legend of a figure of one column: rows, then what stands behind them; as many side by side as have room.
+
+    Args:
+        figure: One that `new_figure` made.
+        axis: Its panel.
+    """
+    entries = zip(*axis.get_legend_handles_labels(), strict=True)
+    handles, labels = zip(*sorted(entries, key=lambda entry: isinstance(entry[0], Line2D)), strict=True)
+    longest = max(map(len, labels))
+    columns = 3 if longest <= 14 else 2 if longest <= 28 else 1
+    figure.legend(handles, labels, loc="outside lower center", ncols=columns, columnspacing=1.2)

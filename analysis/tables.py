@@ -120,6 +120,7 @@ def study_table(results: Path, plan: Plan) -> Table:
         data=data,
         notes=tuple(notes(results, plan, frame, data)),
         synthetic=bool(frame["synthetic"].any()),
+        base_row=plan.base_row,
     )
 
 

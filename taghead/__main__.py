@@ -1,4 +1,4 @@
-"""The command line of one experiment: ``taghead train | evaluate | predict | weights | datasets | prepare | pretrain``.
+"""The command line of one experiment: ``taghead train | evaluate | predict | speed | weights | ...``.
 
 Nothing heavy is loaded before a command needs it, so that ``--help`` is quick.
 """
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from taghead.config import Config
     from taghead.record import Record
     from taghead.run import Machine
+    from taghead.speed import Part
 
 app = typer.Typer(
     no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False, help="One TAG-Head trial."
@@ -210,6 +211,49 @@ def pretrain(
 
     facts = make(out, data=data, work=work, size=size, seed=seed, threads=threads, on_epoch=_show)  # type: ignore[arg-type]
     print(f"{out}: Top-1 {100 * facts['test_top1']:.1f} % on {facts['clips']['test']} test clips")
+
+
+@app.command()
+def speed(
+    out: Annotated[Path, typer.Option(help="The JSON file; what it holds already is not measured again.")] = Path(
+        "results/speed.json"
+    ),
+    backbones: Annotated[str, typer.Option(help="Separated by commas; all if not given.")] = "",
+    frames: Annotated[int, typer.Option(min=1, help="Frames of a clip.")] = 32,
+    size: Annotated[int, typer.Option(min=1, help="Height and width of a clip in pixels.")] = 112,
+    batch: Annotated[str, typer.Option(help="Clips at once, separated by commas.")] = "1,8",
+    overrides: Annotated[list[str], typer.Option("--set", metavar="head.KEY=VALUE", help="Changes the head.")] = [],  # noqa: B006
+    device: Device = "auto",
+    threads: Threads = 1,
+    precision: Annotated[str, typer.Option(help="float32, or bfloat16 for autocast.")] = "float32",
+    turns: Annotated[int | None, typer.Option(min=1, help="Timed turns; 5 on a CPU, 50 elsewhere.")] = None,
+    again: Annotated[bool, typer.Option("--again", help="Measure also what the file holds.")] = False,
+) -> None:
+    """Latency, clips a second and peak memory of each backbone, bare and with the head."""
+    from taghead import speed as measured
+    from taghead.config import parse_overrides
+    from taghead.run import find_device
+
+    if precision not in ("float32", "bfloat16"):
+        raise InputError(f"--precision is float32 or bfloat16, but got {precision!r}.")
+    try:
+        sizes = [int(word) for word in batch.split(",") if word.strip()]
+    except ValueError:
+        raise InputError(f"--batch takes whole numbers separated by commas, as 1,8, but got {batch!r}.") from None
+    names = [word.strip() for word in backbones.split(",") if word.strip()]
+    wanted = measured.subjects(
+        names, num_frames=frames, crop_size=size, batch_sizes=sizes, overrides=parse_overrides(overrides)
+    )
+    where = {"device": find_device(device), "threads": threads, "precision": precision}
+    measured.measure(out, wanted, **where, turns=turns, again=again, on_part=_show_part)  # type: ignore[arg-type]
+    print(f"{out}: taghead-analysis latency shows it")
+
+
+def _show_part(part: "Part") -> None:
+    head = "bare" if part.subject.head is None else "with head"
+    memory = "" if part.peak_memory_bytes is None else f", {part.peak_memory_bytes / 1e6:,.0f} MB"
+    numbers = f"{1000 * part.median:,.1f} ms, {part.clips_per_second:.3g} clips/s{memory}"
+    print(f"{part.subject.backbone} {head}, batch {part.subject.batch_size}: {part.error or numbers}", flush=True)
 
 
 def _show(row: dict[str, Any]) -> None:

@@ -21,7 +21,7 @@ FLOORS = (
     ("model",),
     ("tokens",),
     ("complexity", "fit", "evaluate", "checkpoint"),
-    ("record", "run", "probe"),
+    ("record", "run", "probe", "speed"),
     ("infer", "pretrain"),
     ("data_commands",),
     ("__main__",),

@@ -1,9 +1,21 @@
 """Costs as figures and tables."""
 
+import pandas as pd
 import pytest
 from stored import NUM_CLASSES, Results
 
-from analysis.efficiency import PUBLISHED, accuracy_data, accuracy_figures, cost_table, draw_efficiency, efficiency_data
+from analysis.efficiency import (
+    PUBLISHED,
+    accuracy_data,
+    accuracy_figures,
+    cost_table,
+    draw_accuracy,
+    draw_efficiency,
+    efficiency_data,
+    front_note,
+    pareto,
+    published_points,
+)
 from studies.catalog import COMPONENTS, FFN_WIDTH
 from studies.plan import Plan
 from taghead.recipes import recipe
@@ -67,3 +79,60 @@ def test_the_file_of_a_column_is_named_without_its_odd_signs(results: Results) -
     for row in ("B", "Full"):
         results.finish(plan, row, seed=0)
     assert [name for name, _, _ in accuracy_figures(results.root, plan)] == ["components_a_b_cost"]
+
+
+def points(*rows: tuple[str, float, float]) -> pd.DataFrame:
+    """Rows of (name, multiply-adds, accuracy), each with an interval of one point to either side."""
+    data = pd.DataFrame(rows, columns=["row", "multiply_adds", "mean"])
+    return data.assign(low=data["mean"] - 1, high=data["mean"] + 1, n=3, dataset="gym99", metric="top1")
+
+
+@pytest.mark.parametrize(
+    ("costs", "values", "front"),
+    [
+        ([1, 2, 3], [1, 2, 3], [True, True, True]),
+        ([1, 2, 3], [3, 2, 1], [True, False, False]),
+        ([1, 1, 2], [1, 2, 2], [False, True, False]),
+        ([1, 1], [2, 2], [True, True]),
+        ([5], [0], [True]),
+    ],
+)
+def test_no_point_of_the_front_is_beaten_and_every_other_is(
+    costs: list[float], values: list[float], front: list[bool]
+) -> None:
+    assert pareto(pd.Series(costs), pd.Series(values)).tolist() == front
+
+
+def test_the_front_is_told_step_by_step() -> None:
+    told = front_note(points(("large", 4e9, 90), ("small", 1e9, 80), ("worse", 5e9, 85), ("middle", 2e9, 81)))
+    assert told == (
+        "Pareto front (means; multiply-adds): small at 80.0 %; middle, +1.0 points for 2 times as much (their 95 % "
+        "intervals overlap); large, +9.0 points for 2 times as much (their 95 % intervals are apart)."
+    )
+    assert "small alone" in front_note(points(("small", 1e9, 80), ("worse", 5e9, 75)))
+
+
+def test_a_front_of_single_seeds_has_no_intervals() -> None:
+    assert "one seed: no interval" in front_note(points(("small", 1e9, 80), ("large", 4e9, 90)).assign(n=1, low=None))
+
+
+def test_the_front_that_is_drawn_is_that_of_the_means() -> None:
+    data = points(("large", 4e9, 90), ("small", 1e9, 80), ("worse", 5e9, 85))
+    (axis,) = draw_accuracy(data, synthetic=False).axes
+    (front,) = [line for line in axis.lines if line.get_label() == "Pareto front"]
+    assert front.get_xdata().tolist() == [1, 4] and front.get_ydata().tolist() == [80, 90]
+
+
+def test_published_models_stand_beside_the_clips_of_the_paper_only(results: Results) -> None:
+    plan = results.plan(COMPONENTS, gym99=recipe("gym99"), haa500=recipe("synthetic"))
+    found = published_points(plan, "gym99", "top1").values.tolist()
+    assert found == [["PGVT", 222e9, 96.7], ["PEVL", 510e9, 97.0]]
+    assert published_points(plan, "haa500", "top1").empty  # its clips were generated
+
+
+def test_published_points_are_within_the_panel_and_on_no_front() -> None:
+    others = pd.DataFrame([("PGVT", 222e9, 96.7)], columns=["row", "multiply_adds", "mean"])
+    (axis,) = draw_accuracy(points(("ours", 153e9, 90), ("more", 154e9, 91)), published=others, synthetic=False).axes
+    assert axis.get_xlim()[1] > 222 and axis.get_ylim()[1] > 96.7
+    (front,) = [line for line in axis.lines if line.get_label() == "Pareto front"]
+    assert max(front.get_xdata()) == 154

@@ -151,5 +151,20 @@ def test_help_is_quick_and_loads_nothing_heavy() -> None:
         "print([name for name in ('torch', 'pandas', 'matplotlib', 'numpy', 'ray') if name in sys.modules])"
     )
     output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert all(verb in output for verb in ("tables", "complexity", "tsne", "frame_weights", "curves", "report"))
+    assert all(
+        verb in output
+        for verb in (
+            "tables",
+            "complexity",
+            "latency",
+            "tsne",
+            "frame_weights",
+            "curves",
+            "sweeps",
+            "classes",
+            "importance",
+            "export",
+            "report",
+        )
+    )
     assert output.rstrip().endswith("[]")
