@@ -185,6 +185,60 @@ def frame_weights(
 
 
 @app.command()
+def surface(
+    name: Name,
+    results: Results = Path("results"),
+    out: Out = None,
+    row: Annotated[str | None, typer.Option(help="A row; the last with a mean readout if not given.")] = None,
+    dataset: Annotated[str | None, typer.Option(help="A column of the study; the first if not given.")] = None,
+    formats: Formats = TABLE_FORMATS,
+    figures: Kinds = FIGURE_KINDS,
+) -> None:
+    """What every graph does to a trained model's predictions, from one pass; and which readouts see a graph at all."""
+    from analysis import surface as drawn
+    from analysis.frame_logits import load
+    from analysis.frame_weights import readout_table
+    from analysis.places import slug
+
+    plan = _plan(results, name)
+    trained, left_out = load(results, plan, row=row, dataset=dataset)
+    data = drawn.surface_data(trained)
+    stem = f"{plan.name}_{slug(trained[0].dataset)}_surface"
+    _write_tables([drawn.surface_table(trained, data, name=stem), readout_table(trained[0].grid)], out, formats)
+    for said in (*left_out, *drawn.trained_statements(drawn.trained_effects(results, plan))):
+        print(said)
+    if out is not None:
+        apart = drawn.apart(trained)
+        figure = drawn.draw_surface(data, differ=apart[0] if apart else None, synthetic=trained[0].synthetic)
+        _write_figure(figure, out, stem, figures)
+
+
+@app.command()
+def drift(
+    name: Name,
+    results: Results = Path("results"),
+    data_root: Annotated[Path, typer.Option(help="Folder of the clips, as for taghead-studies run.")] = Path("data"),
+    out: Out = None,
+    dataset: Annotated[str | None, typer.Option(help="A column of the study; the first if not given.")] = None,
+    bins: Annotated[int, typer.Option(min=2, help="Of equally many clips.")] = 3,
+    formats: Formats = TABLE_FORMATS,
+    figures: Kinds = FIGURE_KINDS,
+) -> None:
+    """Top-1 by the clips' recorded camera drift, the limit that the paper names."""
+    from analysis import drift as drawn
+    from analysis.cells import is_synthetic
+
+    plan = _plan(results, name)
+    dataset = dataset or plan.datasets[0]
+    recorded = drawn.read_drift(data_root, plan, dataset)
+    data, left_out = drawn.drift_data(results, plan, dataset=dataset, drift=recorded, bins=bins)
+    table = drawn.drift_table(plan, data, left_out)
+    _write_tables([table], out, formats)
+    if out is not None:
+        _write_figure(drawn.draw_drift(data, synthetic=is_synthetic(plan, dataset)), out, table.name, figures)
+
+
+@app.command()
 def curves(
     names: Names,
     results: Results = Path("results"),

@@ -8,13 +8,25 @@ there. Both are closed forms: nothing is trained here. Command: ``taghead-analys
 from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
 import pandas as pd
+import torch
+from jaxtyping import Float
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+from numpy import ndarray
 
 from analysis.figure import DASHES, MARKERS, PAGE, PALETTE, new_figure, styled
 from analysis.formats import Table
-from taghead.graph import frame_weights, retained_contrast
+from taghead.graph import (
+    WEIGHT_DECIMALS,
+    check_propagation,
+    frame_operators,
+    frame_weights,
+    retained_contrast,
+    split_edges,
+)
+from taghead.head import READOUTS, TAGHead
 
 GRAPHS: dict[str, tuple[tuple[str, ...], str]] = {
     "IF-FC": (("intra_frame",), "union"),
@@ -25,6 +37,9 @@ GRAPHS: dict[str, tuple[tuple[str, ...], str]] = {
 ALPHAS = (0.0, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.8, 0.9, 1.0)
 STEPS = (1, 2, 5, 10, 20, 50, 100)
 REFERENCE = (0.1, 10)  # alpha and K_prop as APPNP's authors use them; the paper gives neither
+NO_EDGES = "no edges"
+DRAWN_QUERY = "attention, query drawn"
+ROUNDING = 1e-9  # percent: far above float64's, far below any effect
 TABLE_SETTINGS = ((0.1, 2), REFERENCE, (0.1, 100), (0.5, 10))
 
 
@@ -52,6 +67,38 @@ def frame_weights_data(
                 contrast = float(retained_contrast(grid, alpha=alpha, k_prop=k_prop, **graph))
                 rows += [(name, alpha, k_prop, t, float(w), contrast) for t, w in enumerate(weights, start=1)]
     return pd.DataFrame(rows, columns=["graph", "alpha", "k_prop", "frame", "weight", "contrast"])
+
+
+def deviations(grid: tuple[int, int], *, alphas: Iterable[float], steps: Iterable[int]) -> Float[ndarray, "G A Q T"]:
+    """T*w - 1 of every graph in `GRAPHS`, every alpha and every K_prop: 0 is plain averaging.
+
+    The column sums u = 1^T S1 follow Eq. 2 as S1 does, u <- (1 - alpha) u A1 + alpha 1^T, all alphas at once; they are
+    rounded as those of `taghead.graph.frame_weights`.
+
+    Args:
+        grid: (T, P).
+        alphas: A teleport probabilities.
+        steps: Q numbers of propagation steps.
+
+    Raises:
+        InputError: alpha or K_prop out of range.
+    """
+    alphas, steps = tuple(alphas), tuple(steps)
+    for alpha in alphas:
+        for k_prop in steps:
+            check_propagation(alpha=alpha, k_prop=k_prop)
+    teleport, ones = np.array(alphas)[:, None], np.ones((len(alphas), grid[0]))
+    found = np.zeros((len(GRAPHS), len(alphas), len(steps), grid[0]))
+    for sums, (edges, combination) in zip(found, GRAPHS.values(), strict=True):
+        parts = split_edges(edges, edge_combination=combination)
+        for part in parts:
+            a1 = frame_operators(grid, alpha=0.0, k_prop=1, edges=part)[0].numpy()
+            u = ones
+            for k_prop in range(max(steps, default=0) + 1):
+                for place in (place for place, wanted in enumerate(steps) if wanted == k_prop):
+                    sums[:, place] += u / len(parts)
+                u = (1 - teleport) * (u @ a1) + teleport
+    return np.round(found - 1, WEIGHT_DECIMALS) + 0.0  # no negative zeros
 
 
 def extremes(data: pd.DataFrame) -> pd.DataFrame:
@@ -117,6 +164,7 @@ def statements(grid: tuple[int, int] = (4, 49)) -> list[str]:
         f"The full graph (union) changes no frame's weight by more than {reference.loc[both, 'deviation']:.2f} % {at}; "
         f"time-aligned edges alone change it by up to {reference.loc['TAT', 'deviation']:.1f} %."
     )
+    said += _contrast(data)
     said.append(
         f"Of the differences within a frame, intra-frame edges alone leave {reference.loc[alone, 'contrast']:.1f} %, "
         f"the full graph {reference.loc[both, 'contrast']:.1f} % and time-aligned edges alone "
@@ -128,6 +176,22 @@ def statements(grid: tuple[int, int] = (4, 49)) -> list[str]:
         "(the two ways to read the paper's blockdiag)."
     )
     return said
+
+
+def _contrast(data: pd.DataFrame) -> Iterable[str]:
+    """The paper's words "sharpen" and "mitigating oversmoothing", held against S0."""
+    within = data[data["graph"] != "TAT"]
+    word = "none sharpens" if within["contrast"].max() <= 100 + 1e-9 else "some sharpen"
+    left = within.loc[within["alpha"] < 1, "contrast"]
+    least = within.groupby("alpha")["contrast"].min()
+    yield (
+        f'The paper says "sharpen": of {len(within)} settings with intra-frame edges {word} the differences within a '
+        f"frame; with alpha below 1 they leave {left.min():.0f} to {left.max():.0f} %."
+    )
+    yield (
+        f'The paper says "mitigating oversmoothing": the teleport bounds it. At alpha {REFERENCE[0]} at least '
+        f"{least[REFERENCE[0]]:.1f} % is left at every K up to {data['k_prop'].max()}, at alpha 0 {least[0.0]:.1f} %."
+    )
 
 
 @styled
@@ -177,6 +241,70 @@ def draw_contrast(data: pd.DataFrame) -> Figure:
     right.minorticks_off()
     figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=4)
     return figure
+
+
+def readout_data(
+    grid: tuple[int, int] = (4, 49), *, alpha: float = REFERENCE[0], k_prop: int = REFERENCE[1]
+) -> pd.DataFrame:
+    """Which readouts see which graph, on random tokens with random initial weights: nothing here is trained.
+
+    In float64, heads of the same parameters that differ in the graph alone; the readout ``attention`` once as it
+    starts, its query zero and so a mean, and once with a query drawn.
+
+    Args:
+        grid: (T, P).
+        alpha: The teleport probability.
+        k_prop: The number of steps.
+
+    Returns:
+        Columns ``readout, graph, change``: the largest change of a logit from no graph, in percent of the logits'
+        standard deviation.
+    """
+    rows = []
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(0)
+        tokens, query = torch.randn(8, *grid, 64, dtype=torch.float64), torch.randn(64)
+        for readout in (*READOUTS, DRAWN_QUERY):
+            heads = {}
+            for name, (edges, combination) in (GRAPHS | {NO_EDGES: ((), "union")}).items():
+                torch.manual_seed(1)
+                graph: dict[str, Any] = {"edges": edges, "edge_combination": combination}
+                kind = "attention" if readout == DRAWN_QUERY else readout
+                head = TAGHead(64, (*grid, 1), 10, ffn_dim=64, readout=kind, alpha=alpha, k_prop=k_prop, **graph)
+                if readout == DRAWN_QUERY:
+                    head.readout.query.copy_(query)
+                heads[name] = head.double().eval()(tokens)
+            without = heads.pop(NO_EDGES)
+            unit = float(without.std()) / 100
+            rows += [(readout, name, float((with_ - without).abs().max()) / unit) for name, with_ in heads.items()]
+    return pd.DataFrame(rows, columns=["readout", "graph", "change"])
+
+
+def readout_table(grid: tuple[int, int] = (4, 49)) -> Table:
+    """Readouts x graphs: the largest change of a logit, and what that says.
+
+    Args:
+        grid: (T, P).
+    """
+    data = readout_data(grid)
+    cells = data.pivot_table(index="readout", columns="graph", values="change", sort=False)
+    rows = tuple((str(name), *map(_change, row)) for name, row in zip(cells.index, cells.to_numpy(), strict=True))
+    see = [str(name) for name in cells.index if cells.loc[name, "IF-FC"] > ROUNDING]
+    blind = [str(name) for name in cells.index if name not in see]
+    notes = (
+        f"Random tokens, random initial weights, alpha {REFERENCE[0]}, K {REFERENCE[1]}, nothing trained: this says "
+        "what a readout can see of a graph, not what a trained model makes of it.",
+        f"Intra-frame edges reach: {'; '.join(see) or 'none'}. They do not reach: {'; '.join(blind) or 'none'}.",
+        "attention starts with a query of zeros, and so as the mean.",
+    )
+    title = f"Which readout sees which graph at T = {grid[0]}, P = {grid[1]}: largest change of a logit, % of their sd"
+    return Table("readouts", title, ("readout", *map(str, cells.columns)), rows, data, notes)
+
+
+def _change(value: float) -> str:
+    if value == 0:
+        return "0"
+    return f"{value:.1f}" if value >= 0.1 else f"{value:.0e}"
 
 
 def _look(name: str) -> dict[str, Any]:

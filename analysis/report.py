@@ -81,7 +81,7 @@ def compose(results: Path, plans: list[Plan]) -> dict[str, Any]:
 def tables_of(page: dict[str, Any]) -> list[Table]:
     """The tables of results and costs, without those that tell of failures and provenance."""
     of_studies = [table for part in page["sections"] for table in (part.table, part.candidates) if table]
-    return [*of_studies, page["graph"]["table"], *page["cost"]["tables"]]
+    return [*of_studies, *page["graph"]["tables"], *page["cost"]["tables"]]
 
 
 def pictures_of(page: dict[str, Any]) -> list[Picture]:

@@ -19,12 +19,14 @@ from analysis import (
     frame_weights,
     growth,
     latency,
+    surface,
     sweeps,
     tsne,
 )  # fmt: skip
 from analysis.differences import METRIC_NAMES
 from analysis.figure import to_bytes
 from analysis.formats import Table
+from analysis.frame_logits import load
 from analysis.notes import compare_rows, sentence
 from analysis.places import slug
 from analysis.search import candidates_table
@@ -112,6 +114,7 @@ def section(results: Path, plan: Plan) -> Section:
     panels, unread = _tsne_pictures(results, plan, table)
     by_class, damaged = classes.classes_figures(results, plan)
     parts = [
+        *_graph_part(results, plan),
         Part("Over the swept setting", [], [], _pictures(sweeps.sweep_figures(results, plan))),
         Part("Class by class", [], [one[4] for one in by_class], _pictures(one[:4] for one in by_class)),
     ]
@@ -129,8 +132,30 @@ def section(results: Path, plan: Plan) -> Section:
             *_curve_pictures(results, plan, table),
             *_accuracy_pictures(results, plan),
         ],
-        parts=[part for part in parts if part.pictures],
+        parts=[part for part in parts if part.pictures or part.sentences],
     )
+
+
+def _graph_part(results: Path, plan: Plan) -> list[Part]:
+    """The graph's effect on trained models: rows that differ in it alone, and every graph on a model that was kept."""
+    said = surface.trained_statements(surface.trained_effects(results, plan))
+    title = "The graph's effect on trained models"
+    if not {"weights", "frame_means"} <= set(plan.keep):
+        return [Part(title, said, [], [])]
+    try:
+        trained, left_out = load(results, plan)
+    except InputError as error:
+        return [Part(title, [*said, str(error)], [], [])]
+    data, apart, first = surface.surface_data(trained), surface.apart(trained), trained[0]
+    name = f"{plan.name}_{slug(first.dataset)}_surface"
+    drawn = picture(
+        surface.draw_surface(data, differ=apart[0] if apart else None, synthetic=first.synthetic),
+        name,
+        alt=" ".join(surface.statements(trained, data)[2:]),
+        caption="Flipped predictions (mean over seeds) and the largest change of a logit; white: exactly 0; cross: as "
+        "trained.",
+    )
+    return [Part(title, [*said, *left_out], [surface.surface_table(trained, data, name=name)], [drawn])]
 
 
 def _pictures(made: Iterable[tuple[str, Figure, str, str]]) -> list[Picture]:
@@ -239,7 +264,7 @@ def graph_section(plan: Plan) -> dict[str, Any]:
     said = frame_weights.statements(grid)
     return {
         "where": where,
-        "table": frame_weights.frame_weights_table(grid),
+        "tables": [frame_weights.frame_weights_table(grid), frame_weights.readout_table(grid)],
         "pictures": [
             picture(frame_weights.draw_frame_weights(data), "frame_weights", alt=" ".join(said[:3]),
                     caption="Weights of the time steps under the mean readout (left), and their largest deviation from "

@@ -2,16 +2,24 @@
 
 import numpy as np
 import pytest
+import torch
 
 from analysis.frame_weights import (
+    DRAWN_QUERY,
     GRAPHS,
+    ROUNDING,
+    deviations,
     draw_contrast,
     draw_frame_weights,
     extremes,
     frame_weights_data,
     frame_weights_table,
+    readout_data,
+    readout_table,
     statements,
 )
+from taghead.errors import InputError
+from taghead.graph import frame_weights
 
 
 def at(graph: str, *, alpha: float = 0.1, k_prop: int = 10, grid: tuple[int, int] = (4, 49)) -> np.ndarray:
@@ -67,3 +75,57 @@ def test_every_graph_is_drawn_in_both_figures() -> None:
     data = frame_weights_data()
     for figure in (draw_frame_weights(data), draw_contrast(data)):
         assert [len(axis.lines) for axis in figure.axes] == [len(GRAPHS)] * 2
+
+
+@pytest.mark.parametrize("grid", [(1, 4), (4, 49), (7, 9)])
+def test_weights_of_all_settings_at_once_are_those_one_by_one(grid: tuple[int, int]) -> None:
+    alphas, steps = (0.0, 0.1, 0.35, 1.0), (0, 1, 2, 10, 100)
+    found = deviations(grid, alphas=alphas, steps=steps)
+    for graph, (edges, combination) in enumerate(GRAPHS.values()):
+        for i, alpha in enumerate(alphas):
+            for j, k_prop in enumerate(steps):
+                options = {"alpha": alpha, "k_prop": k_prop, "edges": edges, "edge_combination": combination}
+                one = grid[0] * frame_weights(grid, **options).numpy() - 1  # type: ignore[arg-type]
+                assert found[graph, i, j] == pytest.approx(one, abs=2e-12)
+
+
+def test_steps_may_come_in_any_order_and_twice() -> None:
+    found = deviations((4, 9), alphas=[0.2], steps=[5, 2, 5])
+    assert (found[:, :, 0] == found[:, :, 2]).all()
+    assert (found[:, :, 1] == deviations((4, 9), alphas=[0.2], steps=[2])[:, :, 0]).all()
+
+
+def test_graphs_weight_frames_by_half_as_many_numbers_as_frames() -> None:
+    for time, free in ((4, 2), (5, 3), (8, 4)):
+        moved = deviations((time, 9), alphas=np.linspace(0, 1, 11), steps=range(1, 20)).reshape(-1, time)
+        assert np.linalg.matrix_rank(moved, tol=1e-9) == free
+
+
+def test_settings_out_of_range_are_refused() -> None:
+    with pytest.raises(InputError, match="0 <= alpha <= 1"):
+        deviations((4, 9), alphas=[1.5], steps=[1])
+    with pytest.raises(InputError, match="whole number"):
+        deviations((4, 9), alphas=[0.5], steps=[-1])
+
+
+def test_only_readouts_that_are_not_linear_see_intra_frame_edges() -> None:
+    change = readout_data((4, 9)).set_index(["readout", "graph"])["change"]
+    assert change["mean", "IF-FC"] == 0
+    assert change["attention", "IF-FC"] < ROUNDING  # its query starts at zero
+    assert all(change[readout, "IF-FC"] > 1 for readout in ("norm_mean", "max", DRAWN_QUERY))
+    assert all(change[readout, "TAT"] > 1 for readout in ("mean", "norm_mean", "max", "attention", DRAWN_QUERY))
+
+
+def test_the_demonstration_says_that_nothing_is_trained_and_leaves_the_generator_alone() -> None:
+    before = torch.get_rng_state()
+    table = readout_table((4, 9))
+    assert torch.equal(before, torch.get_rng_state())
+    assert "random initial weights" in table.notes[0]
+    assert table.rows[0][:2] == ("mean", "0")
+    assert "reach: norm_mean; max; attention, query drawn" in table.notes[1]
+
+
+def test_the_paper_words_on_contrast_are_held_against_the_numbers() -> None:
+    text = " ".join(statements())
+    assert "none sharpens the differences within a frame" in text
+    assert "At alpha 0.1 at least 10.0 % is left at every K up to 100, at alpha 0 0.0 %" in text
