@@ -1,10 +1,14 @@
 """The one reader of results: a study's plan left-joined to the records, so that what is missing stays visible."""
 
+import math
+import os
 import zlib
 from collections.abc import Iterable
+from functools import lru_cache
+from io import BytesIO
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
+from zipfile import BadZipFile, ZipFile
 
 import numpy as np
 import pandas as pd
@@ -13,7 +17,7 @@ from numpy import ndarray
 from studies.plan import Cell, Plan, read_plan
 from studies.store import Store
 from taghead.errors import InputError
-from taghead.record import Record
+from taghead.record import DataFacts, Record
 
 COLUMNS = (
     "row", "dataset", "seed", "metric", "value", "status", "trial_id", "synthetic", "epoch", "error", "attempt",
@@ -24,6 +28,9 @@ COUNTS = (
     "epoch", "recipe", "threads", "clips", "train_clips", "unreadable", "missing", "test_classes", "test_missing",
     "test_unreadable", "num_classes", "parameters", "attempt",
 )  # fmt: skip
+Unused = tuple[tuple[str, str, str], ...]  # data set, clip, reason
+# what numpy and zipfile raise where bytes are missing or changed
+READ_ERRORS = (OSError, ValueError, KeyError, TypeError, EOFError, RuntimeError, BadZipFile, zlib.error)
 
 
 def read(results: Path, study: str) -> pd.DataFrame:
@@ -57,20 +64,54 @@ def join(results: Path, plan: Plan) -> pd.DataFrame:
         decode (those of the test split, ``test_unreadable``, are scored as wrong), ``missing`` those that the lists
         name and the folder lacks (left out; of the test split, ``test_missing``). What is not known is None.
     """
-    store = Store(results)
-    facts = {trial: _facts(store, trial) for trial in plan.trial_ids()}
-    rows = []
-    for cell in plan.cells:
-        for seed in plan.seeds:
-            trial = cell.trials[seed]
-            known = dict(facts[trial])
-            scores = known.pop("scores", {})
-            for metric in plan.metrics:
-                key = {"row": cell.row, "dataset": cell.dataset, "seed": seed, "metric": metric, "trial_id": trial}
-                key["synthetic"] = cell.synthetic
-                rows.append({**key, "value": 100 * scores.get(metric, float("nan")), **known})
-    frame = pd.DataFrame(rows, columns=COLUMNS)
-    return frame.astype(dict.fromkeys(COUNTS, "Int64"))
+    facts = _facts(results, plan)
+    lines = [
+        (cell, seed, metric, facts[cell.trials[seed]])
+        for cell in plan.cells
+        for seed in plan.seeds
+        for metric in plan.metrics
+    ]
+    known = [line[-1] for line in lines]
+    columns: dict[str, list[Any]] = {
+        "row": [cell.row for cell, *_ in lines],
+        "dataset": [cell.dataset for cell, *_ in lines],
+        "seed": [seed for _, seed, *_ in lines],
+        "metric": [metric for *_, metric, _ in lines],
+        "value": [100 * one.get("scores", {}).get(metric, math.nan) for *_, metric, one in lines],
+        "trial_id": [cell.trials[seed] for cell, seed, *_ in lines],
+        "synthetic": [cell.synthetic for cell, *_ in lines],
+    }
+    columns |= {name: [one.get(name, math.nan) for one in known] for name in COLUMNS if name not in columns}
+    return pd.DataFrame(columns, columns=COLUMNS).astype(dict.fromkeys(COUNTS, "Int64"))
+
+
+def unused_clips(results: Path, plan: Plan) -> dict[tuple[str, str], str]:
+    """The clips that some trial of a plan could not use.
+
+    Args:
+        results: The results folder.
+        plan: The study.
+
+    Returns:
+        Why, by data set and clip id.
+    """
+    lists = dict.fromkeys(facts.get("unused", ()) for facts in _facts(results, plan).values())
+    return {(dataset, clip): reason for unused in lists for dataset, clip, reason in unused}
+
+
+def by_cell(frame: pd.DataFrame) -> dict[tuple[str, str, str], list[Any]]:
+    """A study's numbers cell by cell; pandas takes milliseconds to cut out each of many small groups.
+
+    Args:
+        frame: As from `read`.
+
+    Returns:
+        Its rows as tuples with names, in their order, by (row, dataset, metric).
+    """
+    groups: dict[tuple[str, str, str], list[Any]] = {}
+    for one in frame.itertuples(index=False):
+        groups.setdefault((one.row, one.dataset, one.metric), []).append(one)
+    return groups
 
 
 def is_synthetic(plan: Plan, dataset: str) -> bool:
@@ -102,16 +143,40 @@ def read_arrays(path: Path, names: Iterable[str]) -> tuple[ndarray, ...]:
     Raises:
         InputError: The file is damaged.
     """
+    names = tuple(names)
     try:
-        # opened here: numpy leaves a damaged file open
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
-            arrays = tuple(stored[name] for name in names)
+        try:
+            arrays = _read_quickly(path, names)
+        except READ_ERRORS:  # damaged, or not as a trial writes it: numpy tells
+            # opened here: numpy leaves a damaged file open
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
+                arrays = tuple(stored[name] for name in names)
         if len({len(array) for array in arrays}) > 1:
             raise ValueError("its arrays differ in length")
-    # what numpy and zipfile raise where bytes are missing or changed
-    except (OSError, ValueError, KeyError, TypeError, EOFError, RuntimeError, BadZipFile, zlib.error) as error:
+    except READ_ERRORS as error:
         raise InputError(f"{path.name} cannot be read ({one_line(error)})") from None
     return arrays
+
+
+def _read_quickly(path: Path, names: tuple[str, ...]) -> tuple[ndarray, ...]:
+    """As `numpy.load`, which takes most of its time for the headers; those of a study's files are alike."""
+    arrays = []
+    with ZipFile(BytesIO(path.read_bytes())) as stored:
+        for name in names:
+            content = stored.read(f"{name}.npy")  # which checks its sum
+            start = 10 + int.from_bytes(content[8:10], "little")
+            shape, by_columns, dtype = _layout(content[:start])
+            values = np.frombuffer(content, dtype, math.prod(shape), start)
+            arrays.append(values.reshape(shape, order="F" if by_columns else "C").copy())
+    return tuple(arrays)
+
+
+@lru_cache(maxsize=1_000)
+def _layout(header: bytes) -> tuple[tuple[int, ...], bool, np.dtype]:
+    file = BytesIO(header)
+    if np.lib.format.read_magic(file) != (1, 0):
+        raise ValueError("a long header")
+    return np.lib.format.read_array_header_1_0(file)
 
 
 def trial_in_words(cell: Cell, seed: int) -> str:
@@ -124,7 +189,27 @@ def one_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
-def _facts(store: Store, trial: str) -> dict[str, Any]:
+def _facts(results: Path, plan: Plan) -> dict[str, dict[str, Any]]:
+    """What the store knows of each trial, by column; not to be changed."""
+    store, folder = Store(results), str(Store(results).trials)
+    found = {}
+    for trial in plan.trial_ids():
+        try:
+            stamp = os.stat(os.path.join(folder, trial, "record.json"))
+        except OSError:
+            found[trial] = _read_facts(store, trial)
+        else:
+            found[trial] = _remembered(store, trial, stamp.st_ino, stamp.st_mtime_ns, stamp.st_size)
+    return found
+
+
+@lru_cache(maxsize=100_000)
+def _remembered(store: Store, trial: str, *stamp: int) -> dict[str, Any]:
+    """A report asks several times of each trial; the stamp of the record's file tells whether it has changed."""
+    return _read_facts(store, trial)
+
+
+def _read_facts(store: Store, trial: str) -> dict[str, Any]:
     try:
         record = store.read(trial)
     except InputError as error:  # one damaged record must not hide the rest of the study
@@ -164,4 +249,17 @@ def _of_record(record: Record) -> dict[str, Any]:
         "parameters": record.parameters,
         "seconds": record.seconds,
         "attempt": record.attempt,
+        "unused": _unused(record.data),
     }
+
+
+def _unused(data: DataFacts) -> Unused:
+    reasons = {clip: f"does not decode: {why}" for clip, why in data.unreadable.items()}
+    reasons |= dict.fromkeys(data.missing, "is not there")
+    return _shared(tuple((data.dataset, clip, reason) for clip, reason in reasons.items()))
+
+
+@lru_cache(maxsize=1_000)
+def _shared(value: Unused) -> Unused:
+    """The first of equal values: all trials on the same clips keep one."""
+    return value

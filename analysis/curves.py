@@ -3,9 +3,11 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+from numpy import ndarray
 
 from analysis.cells import one_line, trial_in_words
 from analysis.figure import DASHES, PAGE, PALETTE, new_figure, stamp, styled
@@ -19,6 +21,7 @@ QUANTITIES = {
     "val_top1": "validation Top-1, %",
 }
 MAX_LINES = 12
+History = dict[str, ndarray]  # a column by its name, one value an epoch
 
 
 def curves_data(results: Path, plan: Plan) -> tuple[pd.DataFrame, list[str]]:
@@ -32,8 +35,8 @@ def curves_data(results: Path, plan: Plan) -> tuple[pd.DataFrame, list[str]]:
         Columns ``row, dataset, quantity, epoch, mean, sd, n``; accuracies in percent. ``sd`` is NaN for one seed. Empty
         where no trial has finished an epoch. Beside it, a sentence on each trial whose history is damaged.
     """
-    frames, left_out = [], []
-    for cell in plan.cells:
+    histories, left_out = [], []
+    for number, cell in enumerate(plan.cells):
         for seed, trial in cell.trials.items():
             try:
                 history = _history(results, trial)
@@ -41,29 +44,58 @@ def curves_data(results: Path, plan: Plan) -> tuple[pd.DataFrame, list[str]]:
                 left_out.append(f"{trial_in_words(cell, seed)}: {error} and was left out.")
                 continue
             if history is not None:
-                frames.append(history.assign(row=cell.row, dataset=cell.dataset, seed=seed))
+                histories.append({"cell": np.full(len(history["epoch"]), number), **history})
     columns = ["row", "dataset", "quantity", "epoch", "mean", "sd", "n"]
-    if not frames:
+    if not histories:
         return pd.DataFrame(columns=columns), left_out
-    long = pd.concat(frames, ignore_index=True).melt(
-        ["row", "dataset", "seed", "epoch"], var_name="quantity", value_name="value"
+    data = _over_seeds(histories)
+    cells = [plan.cells[number] for number in data["cell"]]
+    data = data.assign(row=[cell.row for cell in cells], dataset=[cell.dataset for cell in cells])
+    return data[columns], left_out
+
+
+def _over_seeds(histories: list[History]) -> pd.DataFrame:
+    """Mean, standard deviation and number of the values of each quantity, cell and epoch."""
+    names = list(dict.fromkeys(name for history in histories for name in history))
+    lacking = [np.full(len(history["epoch"]), np.nan) for history in histories]
+    wide = pd.DataFrame(
+        {
+            name: np.concatenate([one.get(name, nothing) for one, nothing in zip(histories, lacking, strict=True)])
+            for name in names
+        }
     )
-    long = long.dropna(subset="value")
-    groups = long.groupby(["row", "dataset", "quantity", "epoch"], sort=False)["value"]
-    return groups.agg(mean="mean", sd="std", n="count").reset_index()[columns], left_out
+    parts = []
+    for quantity in (name for name in names if name in QUANTITIES):
+        groups = wide.dropna(subset=quantity).groupby(["cell", "epoch"], sort=False)[quantity]
+        parts.append(groups.agg(mean="mean", sd="std", n="count").reset_index().assign(quantity=quantity))
+    return pd.concat(parts, ignore_index=True)
 
 
-def _history(results: Path, trial: str) -> pd.DataFrame | None:
+def _history(results: Path, trial: str) -> History | None:
+    """A trial's epochs and `QUANTITIES`, accuracies in percent; None where there are none yet."""
     for place in ("trials", "running"):
         path = results / place / trial / "history.csv"
         if path.exists():
             try:
-                history = pd.read_csv(path)
-                kept = history[["epoch", *(name for name in QUANTITIES if name in history)]].apply(pd.to_numeric)
+                history = _numbers(path)
             except (OSError, ValueError, KeyError) as error:
                 raise InputError(f"{path.name} cannot be read ({one_line(error)})") from None
-            return kept.assign(**{name: 100 * kept[name] for name in kept if str(name).endswith("top1")})
+            if len(history) > 1 and len(history["epoch"]):
+                return {name: 100 * values if name.endswith("top1") else values for name, values in history.items()}
     return None
+
+
+def _numbers(path: Path) -> History:
+    """The epochs and `QUANTITIES` of a file; pandas, slow on small ones, reads what is not plain numbers."""
+    try:
+        header, *lines = path.read_text(encoding="utf-8").splitlines()
+        columns = dict(zip(header.split(","), zip(*(line.split(",") for line in lines), strict=True), strict=True))
+        kept = {name: np.array(columns[name], float) for name in QUANTITIES if name in columns}
+        return {"epoch": np.array(columns["epoch"], int), **kept}
+    except (ValueError, KeyError):
+        table = pd.read_csv(path)
+        there = table[["epoch", *(name for name in QUANTITIES if name in table)]].apply(pd.to_numeric)
+        return {str(name): there[name].to_numpy() for name in there}
 
 
 @styled

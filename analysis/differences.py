@@ -12,6 +12,7 @@ import pandas as pd
 from numpy import ndarray
 
 from analysis import published
+from analysis.cells import by_cell
 from analysis.intervals import Spread, paired_difference
 from analysis.predictions import correct, digest
 from analysis.significance import (
@@ -53,7 +54,8 @@ def differences(results: Path, plan: Plan, frame: pd.DataFrame) -> pd.DataFrame:
         both p-values also after Holm's correction within the table, where tests of the same numbers count once.
         NaN where there is nothing to test.
     """
-    values = {key: _by_seed(group) for key, group in frame.groupby(["row", "dataset", "metric"], sort=False)}
+    values = {key: _by_seed(trials) for key, trials in by_cell(frame).items()}
+    cells = {(cell.row, cell.dataset): cell for cell in plan.cells}
     rows, same_numbers = [], []
     for (row, dataset, metric), ours in values.items():
         key = {"row": row, "dataset": dataset, "metric": metric}
@@ -61,7 +63,7 @@ def differences(results: Path, plan: Plan, frame: pd.DataFrame) -> pd.DataFrame:
             rows.append({**key, **_numbers(Spread(math.nan, 0)), "identical": False, **_UNTESTED})
         else:
             base = values[plan.base_row, dataset, metric]
-            pair = plan.cell(row, dataset), plan.cell(plan.base_row, dataset)
+            pair = cells[row, dataset], cells[plan.base_row, dataset]
             rows.append({**key, **_compared(results, pair, ours, base, metric)})
         # Top-1 and MCA of balanced classes differ in their last bits
         same_numbers.append((dataset, *((seed, round(value, 9)) for seed, value in sorted(ours.items()))))
@@ -71,9 +73,8 @@ def differences(results: Path, plan: Plan, frame: pd.DataFrame) -> pd.DataFrame:
     return data[list(COLUMNS)].astype(dict.fromkeys(("difference_sd", "difference_low", "difference_high"), float))
 
 
-def _by_seed(group: pd.DataFrame) -> dict[int, float]:
-    done = group[group["status"] == "complete"]
-    return dict(zip(done["seed"].tolist(), done["value"].tolist(), strict=True))
+def _by_seed(trials: Iterable[Any]) -> dict[int, float]:
+    return {trial.seed: trial.value for trial in trials if trial.status == "complete"}
 
 
 def _numbers(value: Spread) -> dict[str, Any]:

@@ -1,9 +1,9 @@
 """What has to be said beside a study's numbers: clips, spread, rows that came out identical, mixed provenance."""
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, replace
 from functools import cache
-from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -197,16 +197,33 @@ def compare_rows(results: Path, plan: Plan) -> list[Comparison]:
 def _compared(plan: Plan, digests: Digests) -> list[Comparison]:
     found = []
     for dataset in plan.datasets:
-        columns = [cell for cell in plan.cells if cell.dataset == dataset]
+        column = [cell for cell in plan.cells if cell.dataset == dataset]
         told: set[str] = set()
-        for first, second in combinations(columns, 2):
-            if {first.row, second.row} & told:
-                continue
-            comparison = _compare(first, second, digests)
-            if comparison.shared or comparison.identical or comparison.derived:
-                found.append(comparison)
-                told.add(second.row)
+        for first, others in _alike(column, digests):
+            for second in others if first.row not in told else ():
+                comparison = _compare(first, second, digests)
+                if second.row not in told and (comparison.shared or comparison.identical or comparison.derived):
+                    found.append(comparison)
+                    told.add(second.row)
     return _merged(found)
+
+
+def _alike(column: list[Cell], digests: Digests) -> Iterable[tuple[Cell, list[Cell]]]:
+    """Each cell with the later ones that may be the same: all pairs of a long column would be too many to compare."""
+    rests = Counter(_without_graph(cell.config) for cell in column)
+    groups: dict[Hashable, list[int]] = {}
+    keys = []
+    for place, cell in enumerate(column):
+        ours: list[Hashable] = [tuple(cell.trials.items()), *digests[cell.row, cell.dataset].items()]
+        rest = _without_graph(cell.config)
+        if rest is not None and rests[rest] > 1:
+            ours.append((rest, _weights(cell.config)))
+        keys.append(ours)
+        for key in ours:
+            groups.setdefault(key, []).append(place)
+    for place, cell in enumerate(column):
+        others = {other for key in keys[place] for other in groups[key] if other > place}
+        yield cell, [column[other] for other in sorted(others)]
 
 
 def _merged(pairs: list[Comparison]) -> list[Comparison]:

@@ -2,19 +2,17 @@
 
 import shlex
 from collections.abc import Iterable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from analysis.cells import unused_clips
 from analysis.formats import Table
 from studies.candidates import read_search
 from studies.catalog import SEARCHES, STUDIES
 from studies.plan import Plan
-from studies.store import Store
 from taghead.config import Config, flatten
-from taghead.errors import InputError
 from taghead.recipes import RECIPES
 
 MOST_CLIPS = 50  # that a page names; more are counted
@@ -75,13 +73,7 @@ def clips_table(results: Path, plans: Iterable[Plan], *, name: str) -> Table | N
         plans: The studies.
         name: The file's stem.
     """
-    found: dict[tuple[str, str], str] = {}
-    for trial in dict.fromkeys(trial for plan in plans for trial in plan.trial_ids()):
-        with suppress(InputError):  # a damaged record is told of among the trials
-            if record := Store(results).read(trial):
-                data = record.data
-                found |= {(data.dataset, clip): f"does not decode: {why}" for clip, why in data.unreadable.items()}
-                found |= {(data.dataset, clip): "is not there" for clip in data.missing}
+    found = {key: reason for plan in plans for key, reason in unused_clips(results, plan).items()}
     if not found:
         return None
     rows = [(dataset, clip, reason) for (dataset, clip), reason in sorted(found.items())]

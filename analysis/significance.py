@@ -51,15 +51,24 @@ def clip_counts(
     Returns:
         How many clips are for ours, and how many for the base; only clips that both have count.
     """
-    net: dict[str, int] = {}
-    for seed in sorted(ours.keys() & base.keys()):
-        ids, first, second = np.intersect1d(ours[seed][0], base[seed][0], return_indices=True)
-        change = ours[seed][1][first].astype(int) - base[seed][1][second].astype(int)
-        for one, step in zip(ids.tolist(), change.tolist(), strict=True):
-            if step:
-                net[one] = net.get(one, 0) + step
-    signs = [value > 0 for value in net.values() if value]
-    return sum(signs), len(signs) - sum(signs)
+    changes = [_changes(ours[seed], base[seed]) for seed in sorted(ours.keys() & base.keys())]
+    if not changes:
+        return 0, 0
+    ids = [one for one, _ in changes]
+    if all(one is ids[0] for one in ids):
+        net = np.sum([change for _, change in changes], axis=0)
+    else:
+        places = np.unique(np.concatenate(ids), return_inverse=True)[1]
+        net = np.bincount(places, weights=np.concatenate([change for _, change in changes]))
+    return int((net > 0).sum()), int((net < 0).sum())
+
+
+def _changes(ours: tuple[ndarray, ndarray], base: tuple[ndarray, ndarray]) -> tuple[ndarray, ndarray]:
+    """The clips that both have, and for which of the two each is: 1, -1 or 0."""
+    if ours[0] is base[0]:  # as `analysis.predictions.correct` has it of trials on the same clips
+        return ours[0], ours[1].astype(int) - base[1]
+    ids, first, second = np.intersect1d(ours[0], base[0], return_indices=True)
+    return ids, ours[1][first].astype(int) - base[1][second]
 
 
 def exact_sign_test(won: int, lost: int) -> float:

@@ -1,7 +1,8 @@
 """Tables 1 to 4 and any other study: rows x data sets x metrics, with spread, n, differences and what is missing."""
 
 import math
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,51 +46,53 @@ def summary(frame: pd.DataFrame, plan: Plan) -> pd.DataFrame:
     """
     printed = published.values(plan.table)
     rows = []
-    for key, group in frame.groupby(["row", "dataset", "metric"], sort=False):
+    comparable = {(cell.row, cell.dataset): cells.is_published(cell) for cell in plan.cells}
+    for key, trials in cells.by_cell(frame).items():
         row, dataset, metric = key
-        reference = printed.get(key, math.nan) if cells.is_published(plan.cell(row, dataset)) else math.nan
-        measured = spread(group.loc[group["status"] == "complete", "value"])
+        reference = printed.get(key, math.nan) if comparable[row, dataset] else math.nan
+        measured = spread(trial.value for trial in trials if trial.status == "complete")
         low, high = one_more(measured) or (math.nan, math.nan)
-        counts = group["status"].value_counts()
+        counts = Counter(trial.status for trial in trials)
         rows.append(
             {
                 "row": row,
                 "dataset": dataset,
                 "metric": metric,
                 **{name: getattr(measured, name) for name in ("mean", "n", "sd", "low", "high")},
-                "planned": len(group),
-                **{state: int(counts.get(state, 0)) for state in STATES},
+                "planned": len(trials),
+                **{state: counts[state] for state in STATES},
                 "published": reference,
                 "published_difference": measured.mean - reference,
                 "one_more_low": low,
                 "one_more_high": high,
-                "state": state_in_words(group),
+                "state": state_in_words(trials),
             }
         )
     return pd.DataFrame(rows).astype(dict.fromkeys(("sd", "low", "high"), float))
 
 
-def state_in_words(group: pd.DataFrame) -> str:
+def state_in_words(cell: Sequence[Any]) -> str:
     """What a cell lacks: ``pending 2/3``, ``diverged at epoch 4 (1/3)``; empty where it is complete.
 
     Args:
-        group: The rows of one cell and one metric, as from `analysis.cells.read`.
+        cell: One of `analysis.cells.by_cell`.
     """
     parts = []
     for state in STATES:
-        trials = group[group["status"] == state]
-        share = f"{len(trials)}/{len(group)}"
-        epochs = sorted(set(trials["epoch"].dropna().astype(int)))
-        if not len(trials):
+        trials = [trial for trial in cell if trial.status == state]
+        if not trials:
             continue
+        share = f"{len(trials)}/{len(cell)}"
+        epochs = sorted({int(trial.epoch) for trial in trials if not pd.isna(trial.epoch)})
         if state in ("diverged", "running") and epochs:
             word = "at epoch" if len(epochs) == 1 else "at epochs"
             parts.append(f"{state} {word} {', '.join(map(str, epochs))} ({share})")
         else:
             parts.append(f"{state} {share}")
+    done = [trial for trial in cell if trial.status == "complete"]
     for column, words in (("test_missing", "not there"), ("test_unreadable", "not readable")):
-        known = group.loc[group["status"] == "complete", column].dropna()
-        if number := max(known.astype(int), default=0):
+        counts = [getattr(trial, column) for trial in done]
+        if number := max((int(count) for count in counts if not pd.isna(count)), default=0):
             parts.append(f"{number} test clip{'s' if number > 1 else ''} {words}")
     return ", ".join(parts)
 

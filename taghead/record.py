@@ -101,8 +101,12 @@ def trial_id(config: Config, *, seed: int, data: str, weights: str | None) -> st
 
 def write_record(record: Record, folder: Path) -> None:
     """Writes ``record.json`` beside and renames it, so that it is there whole or not at all."""
-    text = json.dumps(record.model_dump(mode="json"), indent=1, sort_keys=True, ensure_ascii=False)
-    write_text(folder / "record.json", text + "\n")
+    write_text(folder / "record.json", text_of(record))
+
+
+def text_of(record: Record) -> str:
+    """What ``record.json`` holds."""
+    return json.dumps(record.model_dump(mode="json"), indent=1, sort_keys=True, ensure_ascii=False) + "\n"
 
 
 def read_record(folder: Path) -> Record:

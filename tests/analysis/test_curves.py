@@ -50,3 +50,20 @@ def test_a_damaged_history_is_named_and_left_out(results: Results, components: P
     assert data.query("quantity == 'loss' and epoch == 1").set_index("row")["n"].to_dict() == {
         "B": 2, "B + TE": 3, "B + TE + TAT": 3, "B + TE + IF-FC": 3, "Full": 3
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("content", ["epoch,loss\n", "epoch,lr\n1,0.1\n"])
+def test_a_history_without_an_epoch_or_a_quantity_is_as_none(results: Results, components: Plan, content: str) -> None:
+    trial = components.cell("B", "synthetic").trials[1]
+    (results.root / "trials" / trial / "history.csv").write_text(content, encoding="utf-8")
+    data, said = curves_data(results.root, components)
+    assert not said
+    assert data.query("row == 'B' and quantity == 'loss'")["n"].tolist() == [2, 2]
+
+
+def test_a_value_that_a_history_lacks_leaves_the_other_seeds(results: Results, components: Plan) -> None:
+    trial = components.cell("B", "synthetic").trials[1]
+    (results.root / "trials" / trial / "history.csv").write_text("epoch,loss,val_top1\n1,,0.5\n", encoding="utf-8")
+    data = curves_data(results.root, components)[0].query("row == 'B' and epoch == 1").set_index("quantity")
+    assert data["n"].to_dict() == {"loss": 2, "train_top1": 2, "val_loss": 2, "val_top1": 3}
+    assert data.loc["loss", "mean"] == 2.0
