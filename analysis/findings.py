@@ -38,8 +38,10 @@ def _best(cells: pd.DataFrame, frame: pd.DataFrame, dataset: str, metric: str) -
     name = METRIC_NAMES[metric]
     if len(rows) > 1:
         text = f"On {dataset}, {' and '.join(rows)} share the highest {name}; that of {rows[0]} is"
-    else:
+    elif len(cells) > 1:
         text = f"On {dataset}, {rows[0]} has the highest {name},"
+    else:
+        text = f"On {dataset}, {name} of {rows[0]} is"
     text += f" {best['mean']:.1f} %"
     if best["n"] > 1:
         low, high = max(0.0, best["low"]), min(100.0, best["high"])

@@ -179,6 +179,10 @@ def _start(resources: Resources) -> None:
         ray.init(resources.address or "local", log_to_driver=False, logging_level=logging.ERROR, **local)
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, handler)  # Ray puts its own there, which aborts
+    except SystemExit:  # by Ray's handler, which is in place while it starts
+        signal.signal(signal.SIGTERM, handler)
+        signal.raise_signal(signal.SIGTERM)
+        raise
     except (ConnectionError, ray.exceptions.AuthenticationError) as error:
         raise InputError(
             f"--address {resources.address}: no Ray cluster that takes this process ({error}); where there is one, "

@@ -28,6 +28,12 @@ def test_the_best_row_is_told_with_its_interval_and_chance(results: Results) -> 
     assert "; chance is 25.0 %." in found
 
 
+def test_a_single_row_is_not_called_the_highest(results: Results) -> None:
+    plan = results.plan(COMPONENTS)
+    scores(results, plan, "Full", 79, 80, 81)
+    assert "On synthetic, Top-1 of Full is 80.0 %" in told(results, plan)[0]
+
+
 def test_rows_that_share_the_highest_score_are_all_named(results: Results) -> None:
     plan = results.plan(COMPONENTS)
     scores(results, plan, "B + TE", 79, 80, 81)

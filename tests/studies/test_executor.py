@@ -138,6 +138,23 @@ def test_a_stop_whose_interrupt_was_lost_on_the_way_is_heeded_all_the_same(root)
     assert said.count("none") > 10 and not any(Store(root).is_running(trial(seed).trial_id) for seed in range(20))
 
 
+def test_a_sigterm_while_ray_starts_is_a_stop_like_any_other(tmp_path):
+    script = (
+        "import signal, sys; from studies import drive, executor\n"
+        "from fakes import Watch, trial, work; from studies.feed import GridFeed; from studies.store import Store\n"
+        "from pathlib import Path; root = Path(sys.argv[1]); stop = drive.Stop(); done_by = work(root)\n"
+        "def init(*_, **__):\n"
+        "    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(number))  # as Ray does\n"
+        "    signal.raise_signal(signal.SIGTERM)\n"
+        "executor.ray.init = init; signal.signal(signal.SIGTERM, stop)\n"
+        "feed = GridFeed([trial()], store=Store(root))\n"
+        "try: executor.run_on_ray(feed, done_by, resources=executor.Resources(), watch=Watch())\n"
+        "except KeyboardInterrupt: print('stopped by', stop.number)\n"
+    )
+    out = subprocess.run([sys.executable, "-c", script, tmp_path], env=ENVIRONMENT, capture_output=True, text=True)
+    assert out.stdout == "stopped by 15\n", out.stderr
+
+
 def test_here_a_stop_is_heeded_between_two_trials(root):
     watch, feed = Watch(), GridFeed([trial(0), trial(1)], store=Store(root))
     with pytest.raises(KeyboardInterrupt):
