@@ -108,7 +108,7 @@ def to_bytes(figure: Figure, kind: str) -> bytes:
 def _with_palette(png: io.BytesIO) -> bytes:
     """The same picture in 256 colours: a third of the size, and no difference to see."""
     small = io.BytesIO()
-    Image.open(png).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(small, "PNG", optimize=True)
+    Image.open(png).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(small, "PNG")
     return small.getvalue()
 
 
