@@ -48,7 +48,7 @@ def correct(folder: Path) -> tuple[Shaped[ndarray, " n"], Bool[ndarray, " n"]]:
     return known.ids, np.unpackbits(known.right, count=len(known.ids)).astype(bool)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class _Predictions:
     digest: str
     ids: ndarray

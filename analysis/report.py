@@ -80,7 +80,12 @@ def compose(results: Path, plans: list[Plan]) -> dict[str, Any]:
 
 def tables_of(page: dict[str, Any]) -> list[Table]:
     """The tables of results and costs, without those that tell of failures and provenance."""
-    of_studies = [table for part in page["sections"] for table in (part.table, part.candidates) if table]
+    of_studies = [
+        table
+        for section in page["sections"]
+        for table in (section.table, section.candidates, *(one for part in section.parts for one in part.tables))
+        if table
+    ]
     return [*of_studies, *page["graph"]["tables"], *page["cost"]["tables"]]
 
 

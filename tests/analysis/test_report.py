@@ -152,6 +152,8 @@ def test_what_the_report_shows_is_written_as_files_too(made: tuple[Results, Path
     assert {"figures/frame_weights.png", "figures/efficiency.png", "figures/contrast.png"} <= names
     for path in (results.root / "page" / "figures").glob("*.png"):
         assert base64.b64encode(path.read_bytes()).decode() in paths[0].read_text(encoding="utf-8")
+    shown = paths[0].read_text(encoding="utf-8").count("<caption>")
+    assert shown - 2 == len([path for path in paths if path.suffix == ".md"])  # not those of failures and provenance
 
 
 def test_damaged_files_are_named_and_the_page_goes_on(results: Results) -> None:
