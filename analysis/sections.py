@@ -207,9 +207,9 @@ def _first_seed_with_embeddings(results: Path, plan: Plan, dataset: str) -> int 
 
 
 def _curve_pictures(results: Path, plan: Plan, table: Table) -> Iterable[Picture]:
-    data, left_out = curves.curves_data(results, plan)
     if len(plan.rows) > MAX_CURVE_ROWS:
         return
+    data, left_out = curves.curves_data(results, plan)
     for dataset in data["dataset"].unique():
         last = data[(data["dataset"] == dataset) & (data["quantity"] == "loss")].groupby("row", sort=False).last()
         told = "; ".join(f"{row}: {value:.3g}" for row, value in last["mean"].items())

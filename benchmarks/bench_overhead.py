@@ -11,8 +11,6 @@ launch does beside its trials, by how many trials the results folder holds. Writ
 import argparse
 import json
 import os
-import platform
-import re
 import statistics
 import subprocess
 import sys
@@ -21,12 +19,12 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import redirect_stdout
-from datetime import UTC, datetime
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+
+from machine import machine
 
 CPUS = 2
 STORED = (0, 1_000, 10_000)  # trials in the results folder
@@ -258,19 +256,6 @@ def _seconds(call: Callable[[], Any]) -> float:
     return time.perf_counter() - start
 
 
-def machine() -> dict[str, Any]:
-    """What the numbers were measured on."""
-    info = Path("/proc/cpuinfo")
-    names = re.findall(r"^model name\s*: (.*)$", info.read_text() if info.exists() else "", flags=re.MULTILINE)
-    return {
-        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
-        "cpu": names[0] if names else platform.processor(),
-        "cores": os.cpu_count() or 0,
-        "load_before": round(os.getloadavg()[0], 2),
-        "ray": version("ray"),
-    }
-
-
 def rows_of(found: dict[str, list[dict[str, float]]]) -> list[dict[str, Any]]:
     """Medians of each way, and of its ratio to Tune with reused workers in the same turn."""
     rows = []
@@ -325,7 +310,7 @@ def main() -> None:
     if args.way:
         print(json.dumps(one_way(args.way, args.trials, args.stored)))
         return
-    where, found = machine(), {name: [] for name in WAYS}
+    where, found = machine("ray"), {name: [] for name in WAYS}
     for turn in range(args.turns):
         for name in WAYS:
             found[name].append(in_its_own(name))

@@ -10,25 +10,22 @@ propagation.json and propagation.md.
 import argparse
 import json
 import os
-import platform
-import re
 import statistics
 import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
 from jaxtyping import Float, Int64
+from machine import machine
 from torch import Tensor
 
 from taghead.graph import adjacency, propagate, propagated_mean
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", DeprecationWarning)  # loading it calls torch.jit.script
-    import torch_geometric
     from torch_geometric.nn import APPNP
 
 Tokens = Float[Tensor, "B T P C"]
@@ -133,21 +130,6 @@ def measure(
     return found
 
 
-def machine() -> dict[str, str | int | float]:
-    """What the numbers were measured on."""
-    info = Path("/proc/cpuinfo")
-    names = re.findall(r"^model name\s*: (.*)$", info.read_text() if info.exists() else "", flags=re.MULTILINE)
-    return {
-        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
-        "cpu": names[0] if names else platform.processor(),
-        "cores": os.cpu_count() or 0,
-        "threads": torch.get_num_threads(),
-        "load_before": round(os.getloadavg()[0], 2),
-        "torch": torch.__version__,
-        "torch_geometric": torch_geometric.__version__,
-    }
-
-
 def digits(number: float) -> str:
     return f"{number:,.0f}" if number >= 100 else f"{number:.2g}"
 
@@ -184,7 +166,7 @@ def main() -> None:
     warnings.filterwarnings("ignore", message="Sparse")  # CSR is in beta; its invariants are not checked
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
-    where = machine()
+    where = machine("torch", "torch-geometric", threads=torch.get_num_threads())
     tokens = torch.randn(SHAPE)
     candidates = ways()
     check(candidates, tokens)

@@ -11,9 +11,6 @@ the CPU seconds hardly depend on that. Writes reading.json and reading.md.
 
 import argparse
 import json
-import os
-import platform
-import re
 import resource
 import statistics
 import subprocess
@@ -21,10 +18,10 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+from machine import machine
 
 # by name: studies, rows, columns, seeds
 SHAPES = {
@@ -136,19 +133,6 @@ def measure(folders: dict[str, Path], turns: int) -> list[dict[str, Any]]:
     ]
 
 
-def machine() -> dict[str, str | int | float]:
-    """What the numbers were measured on."""
-    info = Path("/proc/cpuinfo")
-    names = re.findall(r"^model name\s*: (.*)$", info.read_text() if info.exists() else "", flags=re.MULTILINE)
-    return {
-        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
-        "cpu": names[0] if names else platform.processor(),
-        "cores": os.cpu_count() or 0,
-        "load_before": round(os.getloadavg()[0], 2),
-        "pandas": version("pandas"),
-    }
-
-
 def markdown(result: dict[str, Any]) -> str:
     where = result["machine"]
     lines = [
@@ -182,7 +166,7 @@ def main() -> None:
     if args.job:
         print(json.dumps(work(args.job, args.results)))
         return
-    where = machine()
+    where = machine("pandas")
     with tempfile.TemporaryDirectory() as folder:
         folders = {name: Path(folder) / str(number) for number, name in enumerate(SHAPES)}
         for name, sizes in SHAPES.items():

@@ -10,17 +10,15 @@ Before that a few settings are checked against heads that have that graph. Write
 import argparse
 import json
 import os
-import platform
-import re
 import statistics
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 import torch
 from jaxtyping import Float
+from machine import machine
 from torch import Tensor
 
 from analysis.frame_logits import Trained, frame_logits
@@ -97,21 +95,6 @@ def measure(tokens: Tokens, labels: np.ndarray, *, batch: int, turns: int, norm:
     }  # fmt: skip
 
 
-def machine() -> dict[str, str | int | float]:
-    """What the numbers were measured on."""
-    info = Path("/proc/cpuinfo")
-    names = re.findall(r"^model name\s*: (.*)$", info.read_text() if info.exists() else "", flags=re.MULTILINE)
-    return {
-        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
-        "cpu": names[0] if names else platform.processor(),
-        "cores": os.cpu_count() or 0,
-        "threads": torch.get_num_threads(),
-        "load_before": round(os.getloadavg()[0], 2),
-        "torch": torch.__version__,
-        "numpy": np.__version__,
-    }
-
-
 def markdown(result: dict) -> str:
     where, (clips, time_steps, sites, channels) = result["machine"], result["shape"]
     lines = [
@@ -145,7 +128,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("results/bench"))
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    where = machine()
+    where = machine("torch", "numpy", threads=torch.get_num_threads())
     torch.manual_seed(1)
     tokens = torch.randn(args.clips, GRID[0], GRID[1] * GRID[2], CHANNELS)
     labels = np.random.default_rng(0).integers(CLASSES, size=args.clips)
