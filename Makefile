@@ -1,7 +1,7 @@
 # make demo   generated clips, the component ablation over three seeds, tables, figures and a report in results/demo/
 # make test   the tests
 # make lint   ruff and mypy
-# make soak   a study under 50 random kills, against the same undisturbed: some 20 minutes
+# make soak   a study under 50 random kills, against the same undisturbed: some 30 minutes
 # make bench  speed as ratios against peers, in results/bench/
 # The first of them makes .venv and installs into it. torch's default build on Linux is a large CUDA one;
 # TORCH_INDEX=https://download.pytorch.org/whl/cpu (or another of PyTorch's indexes) takes torch from there.

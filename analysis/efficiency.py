@@ -16,10 +16,11 @@ from numpy import ndarray
 
 from analysis import cells, published
 from analysis.complexity import WIDTHS, count, paper_model
+from analysis.differences import METRIC_NAMES
 from analysis.figure import COLUMN, MARKERS, PAGE, PALETTE, new_figure, stamp, styled
 from analysis.formats import Table
 from analysis.places import slug
-from analysis.tables import METRIC_NAMES, signed, summary
+from analysis.tables import signed, summary
 from studies.plan import Cell, Plan
 from taghead.backbones.own import is_own
 from taghead.complexity import COMPONENTS, HEAD
