@@ -179,8 +179,9 @@ def test_the_driver_claims_what_such_a_machine_runs_and_its_history_is_seen(apar
 
 def test_a_machine_without_the_data_is_refused_by_name_before_anything_runs(apart):
     *_, said = apart
-    assert said.startswith(f"refused {socket.gethostname()}: no "), said
-    assert "began" not in said
+    lines = said.splitlines()  # Ray's own remarks about a node that died before may stand between
+    assert any(line.startswith(f"refused {socket.gethostname()}: no ") for line in lines), said
+    assert not any(line.startswith("began") for line in lines), said
 
 
 def test_a_cluster_in_which_no_machine_has_room_any_more_ends_the_study(cluster, tmp_path):
