@@ -1,6 +1,8 @@
 """The one table of all benchmarks, from the files that they wrote: bench.md beside them.
 
     python benchmarks/table.py [--out results/bench]
+
+Nothing is measured here: a benchmark that was not run again keeps its older date.
 """
 
 import argparse
@@ -15,7 +17,7 @@ def rows_of(result: dict[str, Any]) -> list[Row]:
     """The rows of one benchmark's JSON file."""
     return [
         Row(**{name: value for name, value in row.items() if name not in ("met", "ratio")}, ratio=Ratio(**row["ratio"]))
-        for row in result["rows"]
+        for row in result["targets"]
     ]
 
 
@@ -37,7 +39,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=OUT)
     args = parser.parse_args()
     results = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(args.out.glob("*.json"))}
-    text = page({name: result for name, result in results.items() if "rows" in result})
+    text = page({name: result for name, result in results.items() if "targets" in result})
     (args.out / "bench.md").write_text(text, encoding="utf-8")
     print(text, end="")
 

@@ -1,6 +1,6 @@
 """What all benchmarks share: ways that take turns within one run, ratios with their spread, and rows with a target.
 
-A benchmark writes NAME.json with its own numbers and, under "rows", what `table.py` puts into the one table.
+A benchmark writes NAME.json with its own numbers and, under "targets", what `table.py` puts into the one table.
 """
 
 import argparse
@@ -119,7 +119,7 @@ def write(name: str, rows: list[Row], *, out: Path, machine: dict[str, Any], tex
     """
     out.mkdir(parents=True, exist_ok=True)
     lines = [{**asdict(row), "met": row.met} for row in rows]
-    (out / f"{name}.json").write_text(json.dumps({"machine": machine, "rows": lines, **more}, indent=1) + "\n")
+    (out / f"{name}.json").write_text(json.dumps({"machine": machine, "targets": lines, **more}, indent=1) + "\n")
     page = f"{text.rstrip()}\n\n{table(rows)}\n"
     (out / f"{name}.md").write_text(page, encoding="utf-8")
     print(page, end="")
