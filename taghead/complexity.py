@@ -6,7 +6,7 @@ What cannot be known without running a user's code is not: a backbone of their o
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from types import MappingProxyType
@@ -29,6 +29,9 @@ HEAD = COMPONENTS[1:-1]  # what Table 5 calls the head: the classifier is not in
 _CHILDREN = {"projection": "projection", "transformer": "encoder", "readout": "readout", "classifier": "classifier"}
 
 aten = torch.ops.aten
+_BATCH_NORM = aten.alias  # see `_QuickNorms`
+_NORMS = {_BATCH_NORM: 2, aten.native_layer_norm: 5}  # operations for each element, as fvcore counts
+_ATTENTION = (aten.bmm, aten.baddbmm, aten._scaled_dot_product_flash_attention)
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,7 @@ class Cost:
     Attributes:
         parameters: Their number.
         multiply_adds: Every product, attention's two included.
-        as_fvcore: Operations by the rules of `fvcore_rules`.
+        as_fvcore: Operations as fvcore counts them, see `_as_fvcore`.
     """
 
     parameters: int
@@ -149,16 +152,13 @@ def _size(module: nn.Module, *, recurse: bool = True) -> int:
 
 def _products(module: nn.Module, inputs: torch.Tensor) -> list[dict[str, int]]:
     """The products of a module, under the empty name, and of its children: all of them, and as fvcore counts."""
-    true = FlopCounterMode(display=False)
-    fvcore = FlopCounterMode(display=False, custom_mapping=fvcore_rules())
-    with torch.no_grad(), true, fvcore:
+    counter = FlopCounterMode(display=False, custom_mapping=dict.fromkeys(_NORMS, _elements))
+    with torch.no_grad(), counter, _QuickNorms():
         module(inputs)
     top = type(module).__name__
     names = {"": "Global", **{name: f"{top}.{name}" for name, _ in module.named_children()}}
-    return [
-        {name: sum(counter.get_flop_counts().get(path, {}).values()) // 2 for name, path in names.items()}
-        for counter in (true, fvcore)
-    ]
+    counts = counter.get_flop_counts()
+    return [{name: weighed(counts.get(path, {})) for name, path in names.items()} for weighed in (_true, _as_fvcore)]
 
 
 class NoDraws(TorchFunctionMode):
@@ -170,27 +170,30 @@ class NoDraws(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def fvcore_rules() -> dict[Any, Callable[..., int]]:
-    """The rules under which the paper's 153.4 "GFLOPs" comes out, as fvcore 0.1.5 has them.
+class _QuickNorms(TorchFunctionMode):
+    """Puts `aten.alias` in place of batch norms, which keep the shape: on ``meta`` torch takes milliseconds for one."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.nn.functional.batch_norm:
+            return _BATCH_NORM(args[0])
+        return func(*args, **(kwargs or {}))
+
+
+def _elements(shape: torch.Size, *_args: Any, **_kwargs: Any) -> int:
+    return math.prod(shape)
+
+
+def _true(counts: Mapping[Any, int]) -> int:
+    """The multiply-adds of operations: torch counts two for each; the norms have none."""
+    return sum(number for operation, number in counts.items() if operation not in _NORMS) // 2
+
+
+def _as_fvcore(counts: Mapping[Any, int]) -> int:
+    """Operations by the rules under which the paper's 153.4 "GFLOPs" comes out, as fvcore 0.1.5 has them.
 
     One operation a multiply-add for convolutions and linear maps; 2 for each element of a batch norm and 5 for each of
     a layer norm; attention's two products count nothing. (thop has the like.) Batched products are attention's here:
     those of the graph, which fvcore counts, are not told apart by these rules.
-
-    Returns:
-        For `FlopCounterMode`, which counts twice as much: what its own rules are replaced by.
     """
-
-    def elements(times: int) -> Callable[..., int]:
-        return lambda shape, *_args, **_kwargs: 2 * times * math.prod(shape)
-
-    def nothing(*_args: Any, **_kwargs: Any) -> int:
-        return 0
-
-    norms = (aten.native_batch_norm, aten._native_batch_norm_legit_no_training)
-    products = (aten.bmm, aten.baddbmm, aten._scaled_dot_product_flash_attention)
-    return {
-        **{norm: elements(2) for norm in norms},
-        aten.native_layer_norm: elements(5),
-        **{product: nothing for product in products},
-    }
+    norms = sum(each * counts.get(norm, 0) for norm, each in _NORMS.items())
+    return _true({name: number for name, number in counts.items() if name not in _ATTENTION}) + norms
