@@ -15,7 +15,7 @@ from markupsafe import Markup
 from analysis import cells, provenance
 from analysis.formats import FORMATS, SYNTHETIC, Table, to_html
 from analysis.places import make_folder
-from analysis.sections import Picture, cost_section, graph_section, section
+from analysis.sections import MAX_COLUMNS, Picture, cost_section, graph_section, section
 from studies.plan import Plan, read_plan
 from taghead.errors import InputError
 from taghead.files import written_whole
@@ -63,7 +63,8 @@ def compose(results: Path, plans: list[Plan]) -> dict[str, Any]:
         plans: The studies, in the order in which they are told.
     """
     frame = pd.concat([cells.join(results, plan).assign(study=plan.name) for plan in plans], ignore_index=True)
-    sections = [section(results, plan) for plan in plans]
+    columns = max(1, MAX_COLUMNS // len(plans))
+    sections = [section(results, plan, columns=columns) for plan in plans]
     return {
         "sections": sections,
         "shared_limits": [limit for limit in sections[0].limits if all(limit in one.limits for one in sections[1:])],

@@ -40,6 +40,7 @@ from taghead.errors import InputError
 
 # a study of a hundred rows has its table; its curves would be a tangle
 MAX_CURVE_ROWS = curves.MAX_LINES
+MAX_COLUMNS = 12  # of all studies together that have figures of their own: a page is to be read, and mailed
 
 
 @dataclass(frozen=True)
@@ -102,20 +103,22 @@ def picture(figure: Figure, name: str, *, alt: str, caption: str) -> Picture:
     return Picture(name, to_bytes(figure, "png"), figure.get_figwidth(), alt, caption)
 
 
-def section(results: Path, plan: Plan) -> Section:
+def section(results: Path, plan: Plan, *, columns: int = MAX_COLUMNS) -> Section:
     """All that there is to say about one study.
 
     Args:
         results: The results folder.
         plan: The study.
+        columns: How many of its columns have figures of their own.
     """
     frame = cells.join(results, plan)
-    table = study_table(results, plan)
-    panels, unread = _tsne_pictures(results, plan, table)
-    by_class, damaged = classes.classes_figures(results, plan)
+    table = study_table(results, plan, frame)
+    drawn = first_columns(plan, columns)
+    panels, unread = _tsne_pictures(results, drawn, table)
+    by_class, damaged = classes.classes_figures(results, drawn)
     parts = [
         *_graph_part(results, plan),
-        Part("Over the swept setting", [], [], _pictures(sweeps.sweep_figures(results, plan))),
+        Part("Over the swept setting", [], [], _pictures(sweeps.sweep_figures(results, drawn))),
         Part("Class by class", [], [one[4] for one in by_class], _pictures(one[:4] for one in by_class)),
     ]
     if searched := plan.name in searches(results):
@@ -126,14 +129,38 @@ def section(results: Path, plan: Plan) -> Section:
         table=table,
         candidates=candidates_table(results, plan.name) if searched else None,
         found=[*findings.found(plan, table.data, frame), *_identical(results, plan)],
-        limits=[*findings.limits(plan, table.data, frame), *unread, *damaged],
+        limits=[*findings.limits(plan, table.data, frame), *_not_drawn(plan, drawn, results), *unread, *damaged],
         pictures=[
             *panels,
-            *_curve_pictures(results, plan, table),
-            *_accuracy_pictures(results, plan),
+            *_curve_pictures(results, drawn, table),
+            *_accuracy_pictures(results, drawn),
         ],
         parts=[part for part in parts if part.pictures or part.sentences],
     )
+
+
+def first_columns(plan: Plan, number: int) -> Plan:
+    """A study as if it had no more than its first columns.
+
+    Args:
+        plan: The study.
+        number: Of columns.
+    """
+    datasets = plan.datasets[:number]
+    cut = tuple(cell for cell in plan.cells if cell.dataset in datasets)
+    return plan.model_copy(update={"datasets": datasets, "cells": cut})
+
+
+def _not_drawn(plan: Plan, drawn: Plan, results: Path) -> list[str]:
+    """Which columns have no figures, and the command that makes a page with them."""
+    if drawn.datasets == plan.datasets:
+        return []
+    left_out = len(plan.datasets) - len(drawn.datasets)
+    return [
+        f"Figures are of {', '.join(drawn.datasets)} alone: the page would grow too large with those of the other "
+        f"{left_out} columns. taghead-analysis report {plan.name} --results {results} shows up to {MAX_COLUMNS} columns "
+        f"of one study, and taghead-analysis sweeps or classes {plan.name} draws all."
+    ]
 
 
 def _graph_part(results: Path, plan: Plan) -> list[Part]:

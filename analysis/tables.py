@@ -97,14 +97,15 @@ def state_in_words(cell: Sequence[Any]) -> str:
     return ", ".join(parts)
 
 
-def study_table(results: Path, plan: Plan) -> Table:
+def study_table(results: Path, plan: Plan, frame: pd.DataFrame | None = None) -> Table:
     """A study's table: mean ± standard deviation (n), difference to the base row, published value and difference.
 
     Args:
         results: The results folder.
         plan: The study.
+        frame: As from `analysis.cells.join`, where the caller has it.
     """
-    frame = cells.join(results, plan)
+    frame = cells.join(results, plan) if frame is None else frame
     data = study_data(results, plan, frame)
     numbers = {(row.row, row.dataset, row.metric): row for row in data.itertuples()}
     columns = [(dataset, metric) for dataset in plan.datasets for metric in plan.metrics]

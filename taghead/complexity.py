@@ -22,7 +22,7 @@ from taghead.backbones.own import is_own
 from taghead.config import Config, canonical
 from taghead.errors import InputError
 from taghead.head import TAGHead
-from taghead.model import build_model
+from taghead.model import build_head
 
 COMPONENTS = ("backbone", "projection", "positional encoding", "encoder", "graph", "readout", "classifier")
 HEAD = COMPONENTS[1:-1]  # what Table 5 calls the head: the classifier is not in it
@@ -121,9 +121,10 @@ def _count(config: Config, num_classes: int) -> Mapping[str, Cost]:
     if is_own(name):
         raise InputError(f"costs are counted of the backbones that come with taghead only, but got {name!r}.")
     with torch.device("meta"), NoDraws():
-        head = build_model(config, num_classes).head.eval()
+        channels = BACKBONES[name].channels
         time, height, width = grid_of(name, data.num_frames, data.crop_size)
-        tokens = torch.empty(1, time, height * width, BACKBONES[name].channels)
+        head = build_head(config, channels, (time, height, width), num_classes).eval()
+        tokens = torch.empty(1, time, height * width, channels)
     counts = {part: [0, 0, 0] for part in COMPONENTS}
     counts["positional encoding"][0] = _size(head, recurse=False)
     for child, module in head.named_children():

@@ -69,9 +69,21 @@ def build_model(config: Config, num_classes: int) -> VideoModel:
         grid = [*grid_of(model.backbone, data.num_frames, data.crop_size)]
     if model.freeze_backbone:
         freeze(backbone)
-    if model.head == "linear":
-        return VideoModel(backbone, LinearHead(channels, num_classes))
-    return VideoModel(backbone, TAGHead(channels, (grid[0], grid[1], grid[2]), num_classes, **config.head.model_dump()))
+    return VideoModel(backbone, build_head(config, channels, (grid[0], grid[1], grid[2]), num_classes))
+
+
+def build_head(config: Config, channels: int, grid: tuple[int, int, int], num_classes: int) -> TAGHead | LinearHead:
+    """Builds the head alone, drawing from torch's global generator.
+
+    Args:
+        config: The experiment.
+        channels: C of the backbone's features.
+        grid: (T, H, W) of them.
+        num_classes: K.
+    """
+    if config.model.head == "linear":
+        return LinearHead(channels, num_classes)
+    return TAGHead(channels, grid, num_classes, **config.head.model_dump())
 
 
 @dataclass(frozen=True)

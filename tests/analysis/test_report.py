@@ -9,9 +9,11 @@ from stored import Results
 
 from analysis.formats import SYNTHETIC
 from analysis.report import write_report
+from analysis.sections import section
 from studies.catalog import COMPONENTS, STAGES
 from studies.plan import Plan
 from studies.study import Study
+from taghead.config import evolve
 from taghead.errors import InputError
 from taghead.recipes import recipe
 
@@ -169,3 +171,15 @@ def test_damaged_files_are_named_and_the_page_goes_on(results: Results) -> None:
         assert f"TAG, a:b, seed 0 (trial {folder.name}): {name} cannot be read" in text
     assert f"TAG, a:b, seed 0 (trial {folder.name}): history.csv cannot be read" in text
     assert "stages_a_b_curves.png" in {path.name for path in paths}
+
+
+def test_the_columns_without_figures_are_told_with_the_command_that_draws_them(results: Results) -> None:
+    base = recipe("synthetic")
+    plan = results.plan(STAGES, seeds=[0], **{f"{n} epochs": evolve(base, {"train.epochs": n}) for n in (2, 3, 4)})
+    results.finish(plan, plan.rows[0], seed=0)
+    cut = section(results.root, plan, columns=1)
+    whole = section(results.root, plan)
+    assert cut.table.rows == whole.table.rows
+    (said,) = set(cut.limits) - set(whole.limits)
+    assert said.startswith("Figures are of 2 epochs alone") and "other 2 columns" in said
+    assert f"taghead-analysis report stages --results {results.root}" in said
