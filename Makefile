@@ -3,6 +3,7 @@
 # make lint   ruff and mypy
 # make soak   a study under 50 random kills, against the same undisturbed: some 30 minutes
 # make bench  speed as ratios against peers, in results/bench/
+# make readme the README's tables, from results/ and from counts
 # The first of them makes .venv and installs into it. torch's default build on Linux is a large CUDA one;
 # TORCH_INDEX=https://download.pytorch.org/whl/cpu (or another of PyTorch's indexes) takes torch from there.
 
@@ -15,7 +16,7 @@ RESULTS ?= results
 DATA ?= data/synthetic
 SEEDS ?= 3
 
-.PHONY: demo test lint soak bench clean
+.PHONY: demo test lint soak bench readme clean
 .DELETE_ON_ERROR:
 
 $(INSTALLED): pyproject.toml constraints.txt
@@ -43,6 +44,9 @@ bench: $(INSTALLED)
 
 soak: $(INSTALLED)
 	$(BIN)/python benchmarks/soak.py
+
+readme: $(INSTALLED)
+	$(BIN)/python -P tests/readme_parts.py
 
 clean:
 	rm -rf $(VENV) *.egg-info .pytest_cache .ruff_cache .mypy_cache

@@ -158,7 +158,7 @@ def _not_drawn(plan: Plan, drawn: Plan, results: Path) -> list[str]:
     left_out = len(plan.datasets) - len(drawn.datasets)
     return [
         f"Figures are of {', '.join(drawn.datasets)} alone: the page would grow too large with those of the other "
-        f"{left_out} columns. taghead-analysis report {plan.name} --results {results} shows up to {MAX_COLUMNS} columns "
+        f"{left_out} columns. taghead-analysis report {plan.name} --results {results} shows {MAX_COLUMNS} columns "
         f"of one study, and taghead-analysis sweeps or classes {plan.name} draws all."
     ]
 

@@ -1,5 +1,6 @@
 """The README tells the truth: its tree, its commands, its links and its demo table."""
 
+import importlib.util
 import re
 import shlex
 import subprocess
@@ -7,6 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
+
+_SPEC = importlib.util.spec_from_file_location("readme_parts", Path(__file__).with_name("readme_parts.py"))
+assert _SPEC is not None and _SPEC.loader is not None
+readme_parts = importlib.util.module_from_spec(_SPEC)  # importlib mode puts no folder on the path
+_SPEC.loader.exec_module(readme_parts)
 
 TOP = Path(__file__).parent.parent
 README = (TOP / "README.md").read_text(encoding="utf-8")
@@ -81,12 +87,9 @@ def test_every_link_to_a_file_leads_there() -> None:
         assert (TOP / target).exists(), target
 
 
-def test_the_demo_table_is_the_committed_one() -> None:
-    shown = README.split("<!-- demo: written by the demo, checked by a test -->")[1].split("<!-- end of demo -->")[0]
-    table = (TOP / "results/demo/tables/components.md").read_text(encoding="utf-8")
-    rows = [line for line in table.splitlines() if line.startswith("|")]
-    assert rows
-    assert [line for line in shown.splitlines() if line.startswith("|")] == rows
+@pytest.mark.parametrize("name", readme_parts.PARTS)
+def test_what_is_made_from_files_and_counts_is_what_they_say(name: str) -> None:
+    assert README == readme_parts.written(README, name), "make readme writes it anew"
 
 
 def test_the_three_lines_of_the_readme_work() -> None:
@@ -96,13 +99,3 @@ def test_the_three_lines_of_the_readme_work() -> None:
     names = {"backbone": torch.nn.Conv3d(3, 64, 4, 4), "clip": torch.zeros(2, 3, 16, 32, 32)}
     exec(code, names)
     assert names["logits"].shape == (2, 99)  # type: ignore[union-attr]
-
-
-def test_the_table_of_backbones_is_counted() -> None:
-    from analysis.complexity import backbones_table
-    from taghead.backbones import BACKBONES
-
-    shown = README.split("<!-- backbones: checked by a test -->")[1].split("`taghead-analysis")[0]
-    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in shown.splitlines() if line[:3] == "| `"]
-    counted = [[f"`{row[0]}`", str(BACKBONES[row[0]].temporal_stride), *row[1:6]] for row in backbones_table().rows]
-    assert lines == counted
