@@ -25,6 +25,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from machine import machine
+from turns import Row, arguments, ratio, spread, turns_of, write
 
 CPUS = 2
 STORED = (0, 1_000, 10_000)  # trials in the results folder
@@ -299,10 +300,23 @@ def markdown(result: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def targets(found: dict[str, list[dict[str, float]]], grown: list[dict[str, Any]]) -> list[Row]:
+    """Ours by Tune both ways, and by itself in a full folder."""
+    each = {name: [one["each"] for one in turns] for name, turns in found.items()}
+    most = max(grown, key=lambda one: one["stored"])
+    growth = most["each"] / next(one["each"] for one in grown if not one["stored"])
+    return [
+        Row("overhead of a trial", WAYS["reused"][0], ratio(each["ours"], each["reused"]), "time", 1.25, "at most"),
+        Row("overhead of a trial", WAYS["tuner"][0], ratio(each["tuner"], each["ours"]), "speed", 30, "at least"),
+        Row(
+            f"overhead of a trial, {most['stored']:,} stored trials", "none stored", spread([growth]), "time", 1.25,
+            "at most",
+        ),
+    ]  # fmt: skip
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--turns", type=int, default=3)
-    parser.add_argument("--out", type=Path, default=Path("results/bench"))
+    parser = arguments(__doc__, turns=3, quick_turns=1)
     parser.add_argument("--way", choices=WAYS, help=argparse.SUPPRESS)
     parser.add_argument("--trials", type=int, default=100, help=argparse.SUPPRESS)
     parser.add_argument("--stored", type=int, default=0, help=argparse.SUPPRESS)
@@ -310,20 +324,17 @@ def main() -> None:
     if args.way:
         print(json.dumps(one_way(args.way, args.trials, args.stored)))
         return
-    where, found = machine("ray"), {name: [] for name in WAYS}
-    for turn in range(args.turns):
+    where, found, turns = machine("ray"), {name: [] for name in WAYS}, turns_of(args)
+    for turn in range(turns):
         for name in WAYS:
             found[name].append(in_its_own(name))
             print(f"turn {turn + 1}: {name}: {1e3 * found[name][-1]['each']:.3g} ms a trial", flush=True)
     grown = [
         {"stored": stored, "each": in_its_own("ours", stored=stored)["each"], "seconds": beside(stored)}
-        for stored in STORED
+        for stored in (STORED[:: len(STORED) - 1] if args.quick else STORED)
     ]
-    result = {"machine": where, "turns": args.turns, "rows": rows_of(found), "beside": grown}
-    args.out.mkdir(parents=True, exist_ok=True)
-    (args.out / "overhead.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    (args.out / "overhead.md").write_text(markdown(result), encoding="utf-8")
-    print(markdown(result), end="")
+    result = {"machine": where, "turns": turns, "rows": rows_of(found), "beside": grown}
+    write("overhead", targets(found, grown), out=args.out, text=markdown(result), **result)
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from machine import machine
+from turns import Row, arguments, ratio, spread, turns_of, write
 
 # by name: studies, rows, columns, seeds
 SHAPES = {
@@ -96,6 +97,7 @@ def report(results: Path, out: Path) -> Job:
     return run
 
 
+QUICK = ("10,000",)  # of SHAPES, without the twice as many
 JOBS = {PEER: by_hand, "tidy frame": tidy_frame, "all tables": tables, "report": report}
 
 
@@ -115,9 +117,12 @@ def in_a_process(job: str, results: Path) -> dict[str, Any]:
     return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
-def measure(folders: dict[str, Path], turns: int) -> list[dict[str, Any]]:
-    """The median of each job's turns on each folder."""
-    runs: dict[tuple[str, str], list[dict[str, Any]]] = {}
+Runs = dict[tuple[str, str], list[dict[str, Any]]]  # by folder and job, turn by turn
+
+
+def measure(folders: dict[str, Path], turns: int) -> Runs:
+    """Each job on each folder, in turn."""
+    runs: Runs = {}
     for _ in range(turns):
         for store, folder in folders.items():
             found = {job: in_a_process(job, folder) for job in JOBS}
@@ -126,11 +131,30 @@ def measure(folders: dict[str, Path], turns: int) -> list[dict[str, Any]]:
                 assert abs(found[job]["score"] - found[PEER]["score"]) < 1e-9, (store, job)
             for job, one in found.items():
                 runs.setdefault((store, job), []).append({**one, "ratio": one["cpu"] / found[PEER]["cpu"]})
+    return runs
+
+
+def rows_of(runs: Runs) -> list[dict[str, Any]]:
+    """The median of each job's turns on each folder."""
     names = ("seconds", "cpu", "import_cpu", "ratio", "mib")
     return [
         {"store": store, "job": job, **{name: statistics.median(one[name] for one in many) for name in names}}
         for (store, job), many in runs.items()
     ]
+
+
+def targets(runs: Runs) -> list[Row]:
+    """Seconds and memory at 10,000 trials, and how both grow with twice as many."""
+    rows = []
+    for job, seconds in (("tidy frame", 10), ("all tables", 10), ("report", 20)):
+        turns = runs["10,000", job]
+        taken = spread([one["seconds"] for one in turns])
+        rows.append(Row(f"10,000 records, {job}", "seconds", taken, "number", seconds, "at most"))
+        if ("20,000", job) in runs:
+            grown = ratio([one["cpu"] for one in runs["20,000", job]], [one["cpu"] for one in turns])
+            rows.append(Row(f"20,000 records, {job}", "10,000 records, CPU seconds", grown, "time", 2.2, "at most"))
+    memory = spread([one["mib"] for one in runs["10,000", "report"]])
+    return [*rows, Row("10,000 records, report", "peak memory, MiB", memory, "number", 1024, "at most")]
 
 
 def markdown(result: dict[str, Any]) -> str:
@@ -152,33 +176,30 @@ def markdown(result: dict[str, Any]) -> str:
             f"{row['import_cpu']:.1f} | {row['mib']:.0f} |"
         )
     cpu = {(row["store"], row["job"]): row["cpu"] for row in result["rows"]}
-    growth = [f"{job} {cpu['20,000', job] / cpu['10,000', job]:.2f} x" for job in JOBS]
-    return "\n".join([*lines, "", f"CPU seconds at twice as many trials, 20,000 to 10,000: {', '.join(growth)}.", ""])
+    if ("20,000", PEER) in cpu:
+        growth = [f"{job} {cpu['20,000', job] / cpu['10,000', job]:.2f} x" for job in JOBS]
+        lines += ["", f"CPU seconds at twice as many trials, 20,000 to 10,000: {', '.join(growth)}."]
+    return "\n".join([*lines, ""])
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--turns", type=int, default=3)
-    parser.add_argument("--out", type=Path, default=Path("results/bench"))
+    parser = arguments(__doc__, turns=3, quick_turns=1)
     parser.add_argument("--job", choices=JOBS, help=argparse.SUPPRESS)
     parser.add_argument("--results", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.job:
         print(json.dumps(work(args.job, args.results)))
         return
-    where = machine("pandas")
+    where, shapes = machine("pandas"), {name: SHAPES[name] for name in (QUICK if args.quick else SHAPES)}
     with tempfile.TemporaryDirectory() as folder:
-        folders = {name: Path(folder) / str(number) for number, name in enumerate(SHAPES)}
-        for name, sizes in SHAPES.items():
+        folders = {name: Path(folder) / str(number) for number, name in enumerate(shapes)}
+        for name, sizes in shapes.items():
             options = [f"--{what}={n}" for what, n in zip(("studies", "rows", "columns", "seeds"), sizes, strict=True)]
             maker = Path(__file__).with_name("make_records.py")
             subprocess.run([sys.executable, maker, folders[name], *options], check=True, stdout=subprocess.DEVNULL)
-        rows = measure(folders, args.turns)
-    result = {"machine": where, "turns": args.turns, "rows": rows}
-    args.out.mkdir(parents=True, exist_ok=True)
-    (args.out / "reading.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    (args.out / "reading.md").write_text(markdown(result), encoding="utf-8")
-    print(markdown(result), end="")
+        runs = measure(folders, turns_of(args))
+    result = {"machine": where, "turns": turns_of(args), "rows": rows_of(runs)}
+    write("reading", targets(runs), out=args.out, text=markdown(result), **result)
 
 
 if __name__ == "__main__":

@@ -7,19 +7,16 @@ turns within one run; a ratio is the median over turns of the surface's time by 
 Before that a few settings are checked against heads that have that graph. Writes surface.json and surface.md.
 """
 
-import argparse
-import json
-import os
 import statistics
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from machine import machine
 from torch import Tensor
+from turns import Ratio, Row, arguments, turns_of, write
 
 from analysis.frame_logits import Trained, frame_logits
 from analysis.frame_weights import GRAPHS
@@ -120,26 +117,31 @@ def markdown(result: dict) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--threads", type=int, default=os.cpu_count())
-    parser.add_argument("--turns", type=int, default=3)
+    parser = arguments(__doc__, turns=3, quick_turns=1)
     parser.add_argument("--clips", type=int, default=1000)
     parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--out", type=Path, default=Path("results/bench"))
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     where = machine("torch", "numpy", threads=torch.get_num_threads())
     torch.manual_seed(1)
     tokens = torch.randn(args.clips, GRID[0], GRID[1] * GRID[2], CHANNELS)
     labels = np.random.default_rng(0).integers(CLASSES, size=args.clips)
+    classifiers = {"linear (the paper)": False, "LayerNorm, linear (the released code)": True}
+    rows = {
+        name: measure(tokens, labels, batch=args.batch, turns=turns_of(args), norm=norm)
+        for name, norm in classifiers.items()
+        if not (norm and args.quick)
+    }
     settings = len(GRAPHS) * len(ALPHAS) * len(STEPS)
-    result = {"machine": where, "shape": tokens.shape, "settings": settings, "turns": args.turns, "rows": {}}
-    args.out.mkdir(parents=True, exist_ok=True)
-    for name, norm in (("linear (the paper)", False), ("LayerNorm, linear (the released code)", True)):
-        result["rows"][name] = measure(tokens, labels, batch=args.batch, turns=args.turns, norm=norm)
-        (args.out / "surface.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-        (args.out / "surface.md").write_text(markdown(result), encoding="utf-8")
-    print(markdown(result), end="")
+    result = {"machine": where, "shape": tokens.shape, "settings": settings, "turns": turns_of(args), "rows": rows}
+    targets = [
+        Row(
+            f"{settings:,} graphs on {args.clips:,} clips, {name}", f"{PASSES} passes of the head",
+            Ratio(row["ratio"], row["min"], row["max"]), "time", 1, "at most",
+        )
+        for name, row in rows.items()
+    ]  # fmt: skip
+    write("surface", targets, out=args.out, text=markdown(result), **result)
 
 
 if __name__ == "__main__":

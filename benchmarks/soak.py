@@ -31,7 +31,8 @@ TOP = Path(__file__).resolve().parents[1]
 STUDY = "components"
 KINDS = ("driver killed", "worker killed", "driver interrupted (SIGINT)", "driver terminated (SIGTERM)")
 SIGNALS = dict(zip(KINDS, (signal.SIGKILL, signal.SIGKILL, signal.SIGINT, signal.SIGTERM), strict=True))
-STATUSES = {"driver killed": -9, "driver interrupted (SIGINT)": 130, "driver terminated (SIGTERM)": 143}
+# as a shell shows them: 128 and the signal, whether the driver caught it or died of it
+STATUSES = {"driver killed": 137, "driver interrupted (SIGINT)": 130, "driver terminated (SIGTERM)": 143}
 PHASES = ("start-up", "training", "finishing")
 PATIENCE = 180.0  # seconds that a driver may take to end after a signal
 FORMATS = "md,csv,tex,html"
@@ -209,6 +210,7 @@ def disturb(arguments: argparse.Namespace, results: Path) -> Toll:
             toll.wrong.append(f"{kind}: still there after {PATIENCE:.0f} s")
             driver.kill()
         status = driver.wait()
+        status = 128 - status if status < 0 else status
         if phase != "start-up" and status not in (0, STATUSES.get(kind, status)):
             toll.wrong.append(f"{kind}: {status}")
     return toll

@@ -25,8 +25,9 @@ def demo() -> str:
     said = [
         f"What `make demo` printed here (mean ± standard deviation in percent over {full['n']} seeds, {clips} test",
         f"clips of {classes} classes, chance {chance} %; in brackets the 95 % interval of the difference; \\*:",
-        f"p < 0.05 in a paired test over seeds, corrected for the table's tests). The full model is at {full['mean']:.1f} ±",
-        f"{full['sd']:.1f} % (n = {full['n']}), the lower end of its 95 % interval at {full['low']:.1f} %,",
+        "p < 0.05 in a paired test over seeds, corrected for the table's tests). The full model is at",
+        f"{full['mean']:.1f} ± {full['sd']:.1f} % (n = {full['n']}), the lower end of its 95 % interval at",
+        f"{full['low']:.1f} %,",
         f"{full['low'] * int(classes) / 100:.1f} times chance. {_verdict(data)} [FINDINGS.md](FINDINGS.md) says what",
         "that does and does not mean.",
     ]
