@@ -2,7 +2,8 @@
 # make test   the tests
 # make lint   ruff and mypy
 # make soak   a study under 50 random kills, against the same undisturbed: some 30 minutes
-# make bench  speed as ratios against peers, in results/bench/
+# make bench  speed as ratios against peers, in results/bench/; make bench-quick: fewer turns, in build/bench/
+# make example  a small results folder with every table, figure and the report: results/example/
 # make readme the README's tables, from results/ and from counts
 # The first of them makes .venv and installs into it. torch's default build on Linux is a large CUDA one;
 # TORCH_INDEX=https://download.pytorch.org/whl/cpu (or another of PyTorch's indexes) takes torch from there.
@@ -16,7 +17,7 @@ RESULTS ?= results
 DATA ?= data/synthetic
 SEEDS ?= 3
 
-.PHONY: demo test lint soak bench readme clean
+.PHONY: demo example test lint soak bench bench-quick readme clean
 .DELETE_ON_ERROR:
 
 $(INSTALLED): pyproject.toml constraints.txt
@@ -31,6 +32,16 @@ demo: $(INSTALLED)
 	$(BIN)/taghead-studies run components stages --dataset synthetic --data-root $(DATA) --seeds $(SEEDS) --results $(RESULTS) --cache $(DATA)-frames
 	$(BIN)/taghead-analysis report components stages --results $(RESULTS) --out $(RESULTS)/demo/report.html --files
 
+EXAMPLE := results/example
+EXAMPLE_STUDIES := main components stages ffn_width alpha readout controls
+ON_SMALL := --dataset synthetic --data-root $(DATA) --cache $(DATA)-frames --device cpu --results $(EXAMPLE)
+
+example: $(INSTALLED)
+	$(BIN)/taghead prepare synthetic --size small --out $(DATA)
+	$(BIN)/taghead-studies run $(EXAMPLE_STUDIES) $(ON_SMALL) --seeds $(SEEDS)
+	$(BIN)/taghead-studies run head_search $(ON_SMALL) --trials 12
+	$(BIN)/taghead-analysis report $(EXAMPLE_STUDIES) head_search --results $(EXAMPLE) --out $(EXAMPLE)/report.html --files
+
 test: $(INSTALLED)
 	$(BIN)/pytest -n 2 --dist loadfile
 
@@ -39,8 +50,11 @@ lint: $(INSTALLED)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(INSTALLED)
-	@for file in benchmarks/bench_*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
+bench bench-quick: $(INSTALLED)
+	@for file in benchmarks/bench_*.py; do echo "== $$file"; $(BIN)/python $$file $(QUICK) || exit 1; done
+	$(BIN)/python benchmarks/table.py $(filter-out --quick,$(QUICK))
+
+bench-quick: QUICK := --quick --out build/bench
 
 soak: $(INSTALLED)
 	$(BIN)/python benchmarks/soak.py
