@@ -1,4 +1,4 @@
-"""Batches of clips on the device: decoded ahead by a few threads, in an order that seed and epoch alone decide.
+"""Batches of clips on the device: made ahead by a few threads, in an order that seed and epoch alone decide.
 
 Axes: B clips; F frames; S side of the crop, in pixels.
 """
@@ -65,7 +65,7 @@ def train_batches(
     std: Sequence[float],
     device: torch.device | str = "cpu",
     order: tuple[int, int] | None = None,
-    num_threads: int = 1,
+    num_threads: int | None = None,
 ) -> Generator[Batch, None, None]:
     """The batches of one epoch of training.
 
@@ -87,7 +87,8 @@ def train_batches(
         device: Where the batches shall be.
         order: Seed and epoch that decide the order; None: those above. The authors' public code has the same in every
             epoch.
-        num_threads: Threads that decode ahead; 0 decodes when a batch is asked for. Changes no bit of the result.
+        num_threads: Threads that decode ahead; None: as many as torch has; 0 decodes when a batch is asked for. Changes
+            no bit of the result.
     """
     order_seed, order_epoch = order or (seed, epoch)
     ordered = [clips[index] for index in training_order(len(clips), seed=order_seed, epoch=order_epoch)]
@@ -112,7 +113,7 @@ def eval_batches(
     mean: Sequence[float],
     std: Sequence[float],
     device: torch.device | str = "cpu",
-    num_threads: int = 1,
+    num_threads: int | None = None,
 ) -> Generator[Batch, None, None]:
     """All clips in their order, cropped in the centre (single clip, single view); the last batch may be smaller.
 
@@ -135,9 +136,20 @@ def _batches(
     *,
     cache: FrameCache,
     batch_size: int,
-    num_threads: int,
+    num_threads: int | None,
 ) -> Generator[Batch, None, None]:
-    decoded = _decoded(clips, cache=cache, num_threads=num_threads, ahead=2 * batch_size)
+    decoded = _decoded(clips, cache=cache, num_threads=num_threads, ahead=batch_size)
+    made = _made(decoded, draw, collate, batch_size=batch_size)
+    return made if num_threads == 0 else _one_ahead(made)
+
+
+def _made(
+    decoded: Generator[tuple[Clip, _Frames | None], None, None],
+    draw: Callable[[Clip, tuple[int, int]], Draw],
+    collate: Callable[[list[_Frames], list[Draw]], Float[Tensor, "B 3 F S S"]],
+    *,
+    batch_size: int,
+) -> Generator[Batch, None, None]:
     with closing(decoded):
         while group := list(islice(decoded, batch_size)):
             readable = [(clip, frames) for clip, frames in group if frames is not None]
@@ -148,8 +160,17 @@ def _batches(
             yield Batch(pixels, labels, used, tuple(clip for clip, frames in group if frames is None))
 
 
+def _one_ahead(batches: Generator[Batch, None, None]) -> Generator[Batch, None, None]:
+    """The same batches, each made by another thread while the one before it is used."""
+    with closing(batches), ThreadPoolExecutor(1, thread_name_prefix="collate") as maker:
+        upcoming = maker.submit(next, batches, None)
+        while (made := upcoming.result()) is not None:
+            upcoming = maker.submit(next, batches, None)
+            yield made
+
+
 def _decoded(
-    clips: Sequence[Clip], *, cache: FrameCache, num_threads: int, ahead: int
+    clips: Sequence[Clip], *, cache: FrameCache, num_threads: int | None, ahead: int
 ) -> Generator[tuple[Clip, _Frames | None], None, None]:
     """Each clip with its frames (None: unreadable), in order, at most ``ahead`` of them waiting in memory."""
 
@@ -162,7 +183,7 @@ def _decoded(
     if num_threads == 0:
         yield from ((clip, get(clip)) for clip in clips)
         return
-    pool = ThreadPoolExecutor(num_threads, thread_name_prefix="decode")
+    pool = ThreadPoolExecutor(num_threads or torch.get_num_threads(), thread_name_prefix="decode")
     waiting: deque[tuple[Clip, Future[_Frames | None]]] = deque()
     upcoming = iter(clips)
     try:

@@ -1,8 +1,9 @@
 """Decoded UniView frames kept as uint8, so that a clip is decoded once and not once an epoch.
 
-A cache file holds the frames of one clip: a head, a CRC-32, then the bytes of the frames. The head names what they were
-made of: the clip file's size and time of change, F, short side, the decoder's rules. Where any of it disagrees, or the
-file is short, the clip is decoded again: a cache is rebuilt, never believed.
+A cache file holds the frames of one clip: a head, a CRC-32, then the colour planes of the frames. The head names what
+they were made of: the clip file's size and time of change, F, short side, the decoder's rules. Where any of it
+disagrees, or the file is short, the clip is decoded again: a cache is rebuilt, never believed. The checksum is compared
+when a cache first meets a file that it has not written itself, and again when the file has changed since.
 Files are written beside their place and renamed, so any number of processes and threads may share a folder.
 """
 
@@ -24,9 +25,9 @@ from jaxtyping import UInt8
 from taghead.data.clips import Clip
 from taghead.data.decode import DECODER, UnreadableClip, sample_frames
 
-_HEAD = struct.Struct("<8s32s4I")  # magic with version, key, shape (F, h, w, 3)
+_HEAD = struct.Struct("<8s32s4I")  # magic with version, key, shape (F, 3, h, w)
 _CHECKSUM = struct.Struct("<I")  # CRC-32 of head and frames
-_MAGIC = b"uniview1"
+_MAGIC = b"uniview2"
 _ABANDONED_SECONDS = 3600
 HEAD_BYTES = _HEAD.size + _CHECKSUM.size  # of a cache file, before the frames
 
@@ -55,6 +56,7 @@ class FrameCache:
         self._folder = folder
         self._free_bytes = memory_bytes
         self._memory: dict[Path, UInt8[np.ndarray, "F h w 3"]] = {}
+        self._sound: dict[Path, tuple[int, int, int]] = {}  # which file it was when its checksum was right
         self._lock = threading.Lock()
         if folder is not None:
             self._prepare(folder)
@@ -94,10 +96,11 @@ class FrameCache:
 
     def _load(self, path: Path) -> UInt8[np.ndarray, "F h w 3"]:
         key = self._key(path)
-        frames = self._read(path, key)
-        if frames is None:
-            frames = sample_frames(path, self.num_frames, short_side=self.short_side)
-            self._keep(path, key, frames)
+        planes = self._read(path, key)
+        if planes is not None:
+            return planes.transpose(0, 2, 3, 1)
+        frames = sample_frames(path, self.num_frames, short_side=self.short_side)
+        self._keep(path, key, frames)
         return frames
 
     def _key(self, path: Path) -> bytes:
@@ -113,25 +116,33 @@ class FrameCache:
         which = f"{os.fspath(path)}\0{self.num_frames}\0{self.short_side}".encode(errors="surrogateescape")
         return folder / f"{hashlib.sha256(which).hexdigest()[:32]}.frames"
 
-    def _read(self, path: Path, key: bytes) -> UInt8[np.ndarray, "F h w 3"] | None:
-        """The frames in the clip's cache file; None where it is absent, made of something else, or damaged."""
+    def _read(self, path: Path, key: bytes) -> UInt8[np.ndarray, "F 3 h w"] | None:
+        """The planes in the clip's cache file; None where it is absent, made of something else, or damaged."""
         if self._folder is None:
             return None
+        place = self._place(self._folder, path)
         try:
-            with self._place(self._folder, path).open("rb") as file:
+            with place.open("rb") as file:
                 head, checksum, shape = _read_head(file, key)
-                frames = np.empty(shape, np.uint8)
-                file.readinto(frames.data)
+                planes = np.empty(shape, np.uint8)
+                which = _which(file)
+                file.readinto(planes.data)
         except (OSError, struct.error, _OutdatedError):
             return None
-        return frames if zlib.crc32(frames.data, zlib.crc32(head)) == checksum else None
+        if self._sound.get(place) != which:
+            if zlib.crc32(planes.data, zlib.crc32(head)) != checksum:
+                return None
+            self._sound[place] = which
+        return planes
 
     def _keep(self, path: Path, key: bytes, frames: UInt8[np.ndarray, "F h w 3"]) -> None:
         if self._folder is not None:
-            head = _HEAD.pack(_MAGIC, key, *frames.shape)
-            checksum = _CHECKSUM.pack(zlib.crc32(frames.data, zlib.crc32(head)))
+            planes = np.ascontiguousarray(frames.transpose(0, 3, 1, 2))
+            head = _HEAD.pack(_MAGIC, key, *planes.shape)
+            checksum = _CHECKSUM.pack(zlib.crc32(planes.data, zlib.crc32(head)))
             try:
-                self._write(self._place(self._folder, path), head + checksum, frames)
+                place = self._place(self._folder, path)
+                self._sound[place] = self._write(place, head + checksum, planes)
                 return
             except OSError as error:
                 self._give_up_folder(error)
@@ -141,14 +152,17 @@ class FrameCache:
                 self._memory[path] = frames
 
     @staticmethod
-    def _write(place: Path, head: bytes, frames: UInt8[np.ndarray, "F h w 3"]) -> None:
+    def _write(place: Path, head: bytes, planes: UInt8[np.ndarray, "F 3 h w"]) -> tuple[int, int, int]:
         # no fsync: a file that a power cut left torn fails its checksum, and waiting for the disk costs more than that
         beside = place.with_suffix(f".{os.getpid()}-{threading.get_ident()}.part")
         try:
             with beside.open("wb") as file:
                 file.write(head)
-                file.write(frames.data)
+                file.write(planes.data)
+                file.flush()
+                which = _which(file)
             beside.replace(place)
+            return which
         finally:
             beside.unlink(missing_ok=True)
 
@@ -176,10 +190,16 @@ class FrameCache:
 
 
 def _read_head(file: BinaryIO, key: bytes) -> tuple[bytes, int, list[int]]:
-    """The head of a cache file as bytes, the checksum, the shape of the frames (F, h, w, 3)."""
+    """The head of a cache file as bytes, the checksum, the shape of the planes (F, 3, h, w)."""
     head, (checksum,) = file.read(_HEAD.size), _CHECKSUM.unpack(file.read(_CHECKSUM.size))
     magic, found_key, *shape = _HEAD.unpack(head)
     size = os.fstat(file.fileno()).st_size - _HEAD.size - _CHECKSUM.size
     if (magic, found_key, math.prod(shape)) != (_MAGIC, key, size):
         raise _OutdatedError
     return head, checksum, shape
+
+
+def _which(file: BinaryIO) -> tuple[int, int, int]:
+    """What changes when a file is replaced or written to."""
+    status = os.fstat(file.fileno())
+    return status.st_ino, status.st_size, status.st_mtime_ns

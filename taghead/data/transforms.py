@@ -105,6 +105,7 @@ def batch(
     """
     num_frames = frames[0].shape[0] if frames else 0
     out = torch.empty(len(frames), 3, num_frames, crop_size, crop_size, device=device)
+    shift, scale = ((255 * torch.tensor(value, device=device)).view(3, 1, 1, 1) for value in (mean, std))
     for clip, array, draw in zip(out, frames, draws, strict=True):
         whole = torch.from_numpy(array).to(device)
         patch = whole[:, draw.top : draw.top + draw.side, draw.left : draw.left + draw.side].permute(3, 0, 1, 2)
@@ -112,9 +113,8 @@ def batch(
             size = (crop_size, crop_size)
             patch = functional.interpolate(patch.float(), size=size, mode="bilinear", antialias=True)
         clip.copy_(patch.flip(-1) if draw.flip else patch)
-    colours = (1, 3, 1, 1, 1)
-    scale = (255 * torch.tensor(std, device=device)).view(colours)
-    return out.sub_((255 * torch.tensor(mean, device=device)).view(colours)).div_(scale)
+        clip.sub_(shift).div_(scale)  # clip by clip: a whole batch would have left the processor's cache by then
+    return out
 
 
 def _fitting_side(size: tuple[int, int], random: np.random.Generator) -> int | None:

@@ -1,5 +1,6 @@
 import threading
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from taghead.data import batches
 from taghead.data.batches import Batch, eval_batches, train_batches, training_order
 from taghead.data.clips import Clip
 from taghead.data.decode import sample_frames
@@ -164,6 +166,34 @@ def test_no_more_than_three_batches_are_decoded_before_the_first_is_used_up(clip
     next(running)
     running.close()
     assert 2 <= len(cache.asked) <= 3 * 2
+
+
+def test_the_next_batch_is_made_while_one_is_used(clips, cache, monkeypatch):
+    made = threading.Semaphore(0)
+
+    def telling(*args: Any, **kw: Any) -> torch.Tensor:
+        pixels = batch(*args, **kw)
+        made.release()
+        return pixels
+
+    monkeypatch.setattr(batches, "batch", telling)
+    running = eval_batches(clips, cache=cache, batch_size=2, **VIEW)
+    with closing(running):
+        next(running)
+        assert all(made.acquire(timeout=30) for _ in range(2)), "the first, and a second that nobody asked for yet"
+        assert not made.acquire(timeout=0.2), "and no third"
+
+
+def test_as_many_clips_are_decoded_at_once_as_torch_has_threads(clips, cache, monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    together = threading.Barrier(3)  # passed by three at a time, or never
+
+    def get(clip: Clip) -> np.ndarray:
+        together.wait(timeout=30)
+        return FrameCache.get(cache, clip)
+
+    monkeypatch.setattr(cache, "get", get)
+    assert len(by_id(evaluate(clips, cache))) == NUM_CLIPS == 9
 
 
 def test_an_epoch_that_is_abandoned_leaves_no_thread_behind(clips, cache):

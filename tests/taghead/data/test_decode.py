@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from taghead.data import decode
 from taghead.data.decode import UnreadableClip, frame_indices, resized, sample_frames
+from taghead.data.packets import Packet, Packets, main_stream
 from taghead.errors import InputError
 
 
@@ -111,7 +112,7 @@ def test_the_number_of_frames_is_counted_and_never_believed(
     tmp_path, write_video, grey_by_number, monkeypatch, header_says
 ):
     path = write_video(tmp_path / "a.mp4", grey_by_number, num_frames=10)
-    monkeypatch.setattr(decode, "_main_stream", lambda path: (0, header_says))
+    monkeypatch.setattr(decode, "main_stream", lambda path: Packets(0, all=[Packet(None, True, False)] * header_says))
     assert greys(sample_frames(path, 4, short_side=48)) == [0, 3, 6, 9]
 
 
@@ -129,7 +130,8 @@ def test_frames_that_an_edit_list_hides_do_not_count(tmp_path, write_video, grey
         shown = sum(1 for _ in container.decode(video=0))
     frames = sample_frames(cut, shown, short_side=48)
     assert shown < 30 and greys(frames) == list(range(30 - shown, 30))
-    assert decode._main_stream(cut) == (0, shown)
+    counted = main_stream(cut)
+    assert counted is not None and counted.num_shown == shown
 
 
 def test_a_file_that_breaks_off_gives_the_frames_before(tmp_path, write_video, noise):

@@ -11,8 +11,9 @@ import pytest
 from av.stream import Disposition
 from videos import corners, numbered, numbers, patched, quarters, remux, with_matrix, write
 
-from taghead.data import decode
+from taghead.data import packets
 from taghead.data.decode import UnreadableClip, resized, sample_frames
+from taghead.data.packets import main_stream
 
 FINE_VP8 = {"crf": "4", "b": "9M", "auto-alt-ref": "0"}
 FINE_MPEG4 = {"qmin": "1", "qmax": "1"}
@@ -138,7 +139,10 @@ def test_a_clip_cut_in_an_open_group_of_pictures_starts_with_the_first_that_deco
     )
     first = round(keys[1] * 25 / 1000)
     found = numbers(sample_frames(cut, 30 - first, short_side=48))
-    assert decode._main_stream(cut)[1] > 30 - first, "pictures before the key frame are in the file, and cannot decode"
+    counted = main_stream(cut)
+    assert counted is not None and counted.num_shown > 30 - first, (
+        "pictures before the key frame are in the file, and cannot decode"
+    )
     assert found == list(range(first, 30))
 
 
@@ -240,7 +244,9 @@ def test_a_display_matrix_turns_and_mirrors_the_frames(tmp_path, turn):
     frames = sample_frames(path, 2, short_side=30)
     assert corners(plain[0]) == TURNS["as it is"][1] and corners(frames[1]) == expected
     assert frames.shape == ((2, 40, 30, 3) if a == 0 != b else (2, 30, 40, 3))
-    assert frames.flags.c_contiguous and np.array_equal(np.sort(frames, axis=None), np.sort(plain, axis=None))
+    assert frames.transpose(0, 3, 1, 2).flags.c_contiguous and np.array_equal(
+        np.sort(frames, axis=None), np.sort(plain, axis=None)
+    )
 
 
 @pytest.mark.parametrize("name", ["a.mp4", "a.mov", "a.mkv"])
@@ -303,9 +309,9 @@ def test_frames_far_longer_than_wide_are_damage_and_cost_no_memory(tmp_path, hei
 
 def test_frames_of_more_pixels_than_the_limit_are_refused(tmp_path, monkeypatch):
     path = write(tmp_path / "a.mp4", numbered(2))
-    monkeypatch.setattr(decode, "_MAX_PIXELS", 64 * 48 * 2)
+    monkeypatch.setattr(packets, "MAX_PIXELS", 64 * 48 * 2)
     assert numbers(sample_frames(path, 2, short_side=24)) == [0, 1]
-    monkeypatch.setattr(decode, "_MAX_PIXELS", 64 * 48 - 1)
+    monkeypatch.setattr(packets, "MAX_PIXELS", 64 * 48 - 1)
     with pytest.raises(UnreadableClip, match="empty or damaged"):
         sample_frames(path, 2, short_side=24)
 

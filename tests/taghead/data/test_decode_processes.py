@@ -154,7 +154,7 @@ def test_a_hundred_damaged_clips_neither_crash_nor_hang_nor_give_another_shape(t
 HUGE = """
 import json, sys
 from pathlib import Path
-from taghead.data import decode
+from taghead.data import decode, packets
 
 def peak():
     lines = Path("/proc/self/status").read_text().splitlines()
@@ -162,7 +162,7 @@ def peak():
 
 small, huge, limit = sys.argv[1:]
 decode.sample_frames(small, 2, short_side=16)
-decode._MAX_PIXELS = int(limit)
+packets.MAX_PIXELS = int(limit)
 before = peak()
 try:
     shape = decode.sample_frames(huge, 2, short_side=16).shape

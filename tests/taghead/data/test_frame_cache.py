@@ -4,6 +4,7 @@ import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from zlib import crc32
 
 import numpy as np
 import pytest
@@ -24,9 +25,9 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """The files decoded since."""
     paths: list[Path] = []
 
-    def counting(path: Path, num_frames: int, *, short_side: int) -> np.ndarray:
+    def counting(path: Path, num_frames: int, **setting: int) -> np.ndarray:
         paths.append(path)
-        return sample_frames(path, num_frames, short_side=short_side)
+        return sample_frames(path, num_frames, **setting)
 
     monkeypatch.setattr(frame_cache, "sample_frames", counting)
     return paths
@@ -61,6 +62,38 @@ def test_a_cache_of_one_byte_changed_anywhere_is_rebuilt(tmp_path, clip, decoded
         assert np.array_equal(open_cache(tmp_path / "cache").get(clip), frames)
         assert file.read_bytes() == good
     assert len(decoded) == 1 + len(places)
+
+
+def test_a_file_is_summed_once_and_again_when_it_has_changed(tmp_path, clip, decoded, monkeypatch):
+    frames = open_cache(tmp_path / "cache").get(clip)
+    summed: list[int] = []
+
+    def counting(data: bytes | memoryview, start: int = 0) -> int:
+        summed.append(memoryview(data).nbytes)
+        return crc32(data, start)
+
+    monkeypatch.setattr(frame_cache.zlib, "crc32", counting)
+    cache = open_cache(tmp_path / "cache")
+    for _ in range(3):
+        assert np.array_equal(cache.get(clip), frames)
+    assert summed.count(frames.nbytes) == 1 and len(decoded) == 1
+    file = only_file(tmp_path / "cache")
+    bad = bytearray(file.read_bytes())
+    bad[-1] ^= 1
+    file.write_bytes(bad)
+    assert np.array_equal(cache.get(clip), frames) and len(decoded) == 2, "changed in place: summed, found wrong"
+
+
+def test_what_a_cache_wrote_itself_it_does_not_sum_when_it_reads_it(tmp_path, clip, decoded, monkeypatch):
+    cache = open_cache(tmp_path / "cache")
+    frames = cache.get(clip)
+    monkeypatch.setattr(frame_cache.zlib, "crc32", lambda *_: pytest.fail("summed"))
+    assert np.array_equal(cache.get(clip), frames) and len(decoded) == 1
+
+
+def test_the_planes_of_a_clip_lie_one_after_another_in_memory(tmp_path, clip):
+    for cache in (open_cache(tmp_path / "cache"), open_cache(tmp_path / "cache"), open_cache(None)):
+        assert cache.get(clip).transpose(0, 3, 1, 2).flags.c_contiguous
 
 
 @pytest.mark.parametrize("length", [0, 7, 60, 61, 1000])

@@ -139,6 +139,16 @@ def test_a_constant_clip_stays_constant_through_crop_resize_and_flip():
     torch.testing.assert_close(made, expected, rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("side", [24, 17])
+@pytest.mark.parametrize("flip", [False, True])
+def test_planes_in_memory_give_the_bits_of_interleaved_frames(side, flip):
+    frames = pixels(27, 34)
+    planes = np.ascontiguousarray(frames.transpose(0, 3, 1, 2)).transpose(0, 2, 3, 1)
+    setting: dict[str, Any] = {"crop_size": 24, "mean": (0.43216, 0.394666, 0.37645), "std": (0.22803, 0.22145, 0.217)}
+    one, other = (batch([array], [Draw(1, 2, side, flip)], **setting) for array in (frames, planes))
+    assert torch.equal(one, other)
+
+
 def test_the_decoded_frames_are_left_as_they_were():
     frames = pixels(27, 34)
     before = frames.copy()
