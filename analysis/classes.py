@@ -3,6 +3,8 @@
 Command: ``taghead-analysis classes main``. Pooled over the seeds of a cell: every seed tells the same test clips.
 """
 
+from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +21,7 @@ from analysis.figure import COLUMN, PALETTE, new_figure, stamp, styled
 from analysis.formats import MINUS, Table
 from analysis.places import slug
 from studies.plan import Cell, Plan
+from studies.store import Store
 from taghead.errors import InputError, nearest
 from taghead.metrics import wilson
 
@@ -40,6 +43,7 @@ class Told:
         labels: Their classes.
         guesses: The classes that they were given; -1 for a clip that does not decode.
         num_classes: As many as there are logits.
+        train_counts: How many clips of each class were trained on; None where the records do not hold it.
     """
 
     cell: Cell
@@ -48,6 +52,7 @@ class Told:
     labels: ndarray
     guesses: ndarray
     num_classes: int
+    train_counts: tuple[int, ...] | None = None
 
     @property
     def names(self) -> dict[int, str]:
@@ -85,7 +90,15 @@ def load(results: Path, plan: Plan, *, row: str, dataset: str) -> tuple[Told, li
         raise InputError(f"study {plan.name}, {row}, {dataset}: no predictions; {' '.join(left_out) or remedy}")
     ids, labels, guesses = (np.concatenate([part[place] for part in parts.values()]) for place in range(3))
     classes = max(part[3] for part in parts.values())
-    return Told(cell, tuple(parts), ids, labels, guesses, classes), left_out
+    return Told(cell, tuple(parts), ids, labels, guesses, classes, _train_counts(results, cell, parts)), left_out
+
+
+def _train_counts(results: Path, cell: Cell, seeds: Iterable[int]) -> tuple[int, ...] | None:
+    for seed in seeds:
+        with suppress(InputError):  # of a damaged record the table tells
+            if record := Store(results).read(cell.trials[seed]):
+                return record.data.train_counts
+    return None
 
 
 def _paths(results: Path, cell: Cell) -> dict[int, Path]:
@@ -113,20 +126,21 @@ def classes_data(told: Told) -> pd.DataFrame:
         told: As from `load`.
 
     Returns:
-        One row for each class that has test clips, the largest first: ``label, name, size`` (test clips; a record does
-        not hold how many clips of a class were trained on), ``seeds``, ``right`` and ``unreadable`` (clips, summed over
-        the seeds), ``accuracy`` (percent of all of them), ``low`` and ``high`` (Wilson's 95 % interval at ``size``
-        clips: seeds tell the same clips, and do not make them more).
+        One row for each class that has test clips, the largest first: ``label, name, size``, ``sized_by`` (``training``
+        clips, or ``test`` clips where the records do not hold how many were trained on), ``test`` (clips), ``seeds``,
+        ``right`` and ``unreadable`` (clips, summed over the seeds), ``accuracy`` (percent of all of them), ``low`` and
+        ``high`` (Wilson's 95 % interval at ``test`` clips: seeds tell the same clips, and do not make them more).
     """
     names, rows, seeds = told.names, [], len(told.seeds)
     for label in np.unique(told.labels).tolist():
         mine = told.labels == label
-        size, right = len(np.unique(told.ids[mine])), int((told.guesses[mine] == label).sum())
+        test, right = len(np.unique(told.ids[mine])), int((told.guesses[mine] == label).sum())
+        size, by = (test, "test") if told.train_counts is None else (told.train_counts[label], "training")
         share = right / int(mine.sum())
-        low, high = wilson(share * size, size)
+        low, high = wilson(share * test, test)
         unreadable = int((told.guesses[mine] < 0).sum())
-        rows.append((label, names[label], size, seeds, right, unreadable, 100 * share, 100 * low, 100 * high))
-    columns = ["label", "name", "size", "seeds", "right", "unreadable", "accuracy", "low", "high"]
+        rows.append((label, names[label], size, by, test, seeds, right, unreadable, 100 * share, 100 * low, 100 * high))
+    columns = ["label", "name", "size", "sized_by", "test", "seeds", "right", "unreadable", "accuracy", "low", "high"]
     data = pd.DataFrame(rows, columns=columns)
     return data.sort_values(["size", "label"], ascending=[False, True], ignore_index=True)
 
@@ -152,23 +166,30 @@ def classes_notes(told: Told, data: pd.DataFrame) -> list[str]:
         told: As from `load`.
         data: As from `classes_data`.
     """
-    cell, clips = told.cell, int(data["size"].sum())
-    smallest, largest = data["size"].min(), data["size"].max()
-    sizes = f"{smallest}" if smallest == largest else f"{smallest} to {largest}"
+    cell, clips = told.cell, int(data["test"].sum())
     said = [
-        f"{cell.row} on {cell.dataset}: {len(data)} classes of {sizes} test clips each, {clips} in all, pooled over "
-        f"{_seeds(told)}. Sizes are those of the test split."
+        f"{cell.row} on {cell.dataset}: {len(data)} classes of {_range(data['test'])} test clips each, {clips} in all, "
+        f"pooled over {_seeds(told)}. "
+        + (
+            "Sizes are those of the test split."
+            if told.train_counts is None
+            else f"Size: clips that were trained on, {_range(data['size'])} of each class."
+        )
     ]
     if absent := told.num_classes - len(data):
         said.append(f"{absent} of {told.num_classes} classes have no test clip, and are not shown.")
     said.append(_correlation(data))
     worst = data.sort_values(["accuracy", "label"]).head(min(3, len(data) - 1))
     if len(worst):
-        listed = ", ".join(f"{one.name} {one.accuracy:.0f} % of {one.size}" for one in worst.itertuples(index=False))
+        listed = ", ".join(f"{one.name} {one.accuracy:.0f} % of {one.test}" for one in worst.itertuples(index=False))
         said.append(f"Lowest: {listed}.")
     if unreadable := int(data["unreadable"].sum()):
         said.append(f"{unreadable} predictions are of clips that do not decode, and count as wrong.")
     return said
+
+
+def _range(sizes: pd.Series) -> str:
+    return f"{sizes.min()}" if sizes.min() == sizes.max() else f"{sizes.min()} to {sizes.max()}"
 
 
 def _seeds(told: Told) -> str:
@@ -287,7 +308,7 @@ def classes_figures(results: Path, plan: Plan, *, row: str | None = None) -> tup
 
 def _drawn(data: pd.DataFrame) -> str:
     if len(data) <= NAMED:
-        return "In brackets: test clips; bars: Wilson's 95 % interval."
+        return f"In brackets: {data['sized_by'].iloc[0]} clips; bars: Wilson's 95 % interval."
     if data["size"].nunique() == 1:
         return "All classes have one size, so that they are counted by accuracy."
     return "Line: means of classes grouped by size."
@@ -331,7 +352,7 @@ def _draw_many(axis: Axes, data: pd.DataFrame) -> None:
     axis.scatter(data["size"], data["accuracy"], s=9, alpha=0.45, linewidths=0, color=PALETTE[0], label="a class")
     means = group_means(data)
     axis.plot(means["size"], means["accuracy"], color=PALETTE[1], marker="s", label="mean of classes by size")
-    axis.set_xlabel("test clips of the class")
+    axis.set_xlabel(f"{data['sized_by'].iloc[0]} clips of the class")
     if data["size"].max() >= 8 * data["size"].min():
         axis.set_xscale("log")
         axis.xaxis.set_minor_locator(NullLocator())

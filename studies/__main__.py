@@ -49,7 +49,7 @@ DataRoot = Annotated[Path, typer.Option(help="Folder of the data set, or one wit
 Weights = Annotated[Path | None, typer.Option(help="File or folder with the backbone's public weights.")]
 Missing = Annotated[str, typer.Option(help="error or skip: what to do about clips that are not there.")]
 Results = Annotated[Path, typer.Option(help="Where trials and plans are kept.")]
-Cache = Annotated[Path | None, typer.Option(help="Folder for decoded frames.")]
+Cache = Annotated[Path | None, typer.Option(help="Folder for decoded frames and stored tokens.")]
 Workers = Annotated[int | None, typer.Option(min=1, help="Trials at once at the most; all that fit if not given.")]
 NumCpus = Annotated[int | None, typer.Option(min=1, help="CPUs that Ray may use; all if not given.")]
 NumGpus = Annotated[int | None, typer.Option(min=0, help="GPUs that Ray may use; all if not given.")]

@@ -11,14 +11,14 @@ import os
 import platform
 import statistics
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, NamedTuple, Protocol
 
 from studies.store import Store
 from studies.trial import Trial
-from taghead.config import Config, defaults, flatten
+from taghead.config import Config, defaults, flatten, stores_tokens
 
 # Fields that change a trial's score and hardly its cost; any other field, a new one too, tells costs apart.
 FREE = frozenset(
@@ -32,7 +32,11 @@ FREE = frozenset(
 )
 BACKBONE = (  # what most of the time goes by
     *("model.backbone", "model.backbone_source", "model.freeze_backbone"),
-    *("data.num_frames", "data.crop_size", "train.precision"),
+    *("data.num_frames", "data.crop_size", "train.precision", "train.token_views"),
+)
+TOKENS = (  # what stored tokens depend on, beside the clips and the view of them
+    *("model.backbone", "model.backbone_source", "model.pretrained", "model.head", "data.num_frames"),
+    *("data.short_side", "data.crop_size", "data.mean", "data.std", "train.precision", "train.token_dtype"),
 )
 STEPS = 3  # that a probe times
 FORWARD = 1 / 3  # of a training step's time is its forward pass; all of it where the backbone is frozen
@@ -201,6 +205,7 @@ def hours(
         probe: Measures a training step of a config that no trial in the store is like; decoding is not in it.
     """
     past = _Past(store, device=device_name(device), threads=threads)
+    made: set[Hashable] = set()  # tokens that an earlier trial stores for all
     seconds: list[float] = []
     used: dict[str, set[str]] = defaultdict(set)
     for trial in todo:
@@ -211,12 +216,43 @@ def hours(
             seconds.append(found.seconds * _passes(there, epochs, trial.config.model.freeze_backbone))
         elif (step := probe(trial.config, there.num_classes)) is not None:
             used[_STEP] |= {cost_key(flatten(trial.config))}
-            evaluated = epochs * there.val + there.test
-            trained = epochs * there.train
-            seconds.append(trained * step.seconds_per_clip + evaluated * step.evaluation_seconds_per_clip)
+            seconds.append(_by_steps(trial, step, there, epochs, made))
     sources = tuple(_source(likeness, len(which), device) for likeness, which in used.items())
     length = sum(seconds) if slots is None else schedule(seconds, slots)
     return Time(length, slots, sources, unknown=len(todo) - len(seconds))
+
+
+def _by_steps(trial: Trial, step: Step, clips: Clips, epochs: int, made: set[Hashable]) -> float:
+    """Seconds of a trial by those of a step; where tokens are stored, the first of its kind runs the backbone."""
+    evaluated, trained = epochs * clips.val + clips.test, epochs * clips.train
+    if not stores_tokens(trial.config):
+        return trained * step.seconds_per_clip + evaluated * step.evaluation_seconds_per_clip
+    # the probe's steps run the backbone, which is all but all of an evaluation
+    head = max(0.0, step.seconds_per_clip - step.evaluation_seconds_per_clip)
+    views = token_views(trial, clips)
+    needed = sum(number for view, number in views.items() if view not in made)
+    made.update(views)
+    return trained * head + needed * step.evaluation_seconds_per_clip
+
+
+def token_views(trial: Trial, clips: Clips) -> dict[Hashable, int]:
+    """How many views of clips a trial stores the tokens of, by what tells them from other trials'.
+
+    Args:
+        trial: Whose config stores tokens.
+        clips: Of its data set.
+    """
+    config, values = trial.config, flatten(trial.config)
+    drawn_weights = None if config.model.pretrained else trial.seed
+    kind = (trial.data, drawn_weights, cost_key(values, TOKENS))
+    views = config.train.token_views
+    if not views:
+        return {kind: clips.train + clips.val + clips.test}
+    augmentation = (config.data.train_crop, config.data.flip)
+    found: dict[Hashable, int] = {kind: clips.val + clips.test}
+    for view in range(min(views, config.train.epochs)):
+        found[(*kind, *augmentation, view)] = clips.train
+    return found
 
 
 _STEP = "step"

@@ -5,15 +5,15 @@ The sizes of files come from the shapes of models, the memory of a GPU from one 
 
 import math
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from studies.estimate import Clips, CountClips, Probe, cost_key, device_name
+from studies.estimate import Clips, CountClips, Probe, cost_key, device_name, token_views
 from studies.store import Store
 from studies.trial import Trial
-from taghead.config import Config, flatten
+from taghead.config import Config, flatten, stores_tokens
 from taghead.errors import InputError
 
 ASPECT = 4 / 3  # assumed of the clips: width by height
@@ -51,9 +51,11 @@ class Disk:
         kept: For good: predictions and what a study keeps, of all trials that are left.
         checkpoints: At once, of the trials that run at one time, each twice while a new one is written beside the old.
         free: In the results folder.
-        cache: The folder for decoded frames, or None.
+        cache: The folder for decoded frames and stored tokens, or None.
         frames: Of all clips' decoded frames, less what that folder holds already, of whatever clips.
         cache_free: In that folder.
+        tokens: Of all clips' stored tokens, likewise; 0 without a folder.
+        token_clip: Of one view of one clip, the least and the most; None where no trial stores tokens.
     """
 
     root: Path
@@ -63,6 +65,8 @@ class Disk:
     cache: Path | None = None
     frames: int = 0
     cache_free: int = 0
+    tokens: int = 0
+    token_clip: tuple[int, int] | None = None
 
     def lines(self) -> list[str]:
         """Lines for people; one more, a warning, where it does not fit."""
@@ -70,19 +74,28 @@ class Disk:
             f"disk: {amount(self.kept)} to keep, and up to {amount(self.checkpoints)} of checkpoints on the way; "
             f"{amount(self.free)} free in {self.root}"
         ]
-        results, together = self.kept + self.checkpoints, 0
+        results, cached, together = self.kept + self.checkpoints, self.frames + self.tokens, 0
+        what = "frames and tokens" if self.tokens else "frames"
         if self.cache is not None:
             lines.append(
                 f"frames: up to {amount(self.frames)} more, taking clips as 4:3; {amount(self.cache_free)} free in "
                 f"{self.cache}"
             )
-            together = self.frames if _disk(self.cache) == _disk(self.root) else 0
-            if not together and self.frames > self.cache_free:
-                lines.append(f"warning: the frames do not fit into {self.cache}: name another --cache.")
+            together = cached if _disk(self.cache) == _disk(self.root) else 0
+            if not together and cached > self.cache_free:
+                lines.append(f"warning: the {what} do not fit into {self.cache}: name another --cache.")
+        if self.token_clip is not None:
+            lines.append(f"tokens: {self._tokens_line(*self.token_clip)}")
         if results + together > self.free:
-            what = "results and frames" if together else "the results"
+            what = (f"results, {what}" if self.tokens else "results and frames") if together else "the results"
             lines.append(f"warning: {what} do not fit: {amount(results + together)} of {amount(self.free)} free.")
         return lines
+
+    def _tokens_line(self, least: int, most: int) -> str:
+        each = amount(most) if least == most else f"{amount(least)} to {amount(most)}"
+        if self.cache is None:
+            return f"{each} a clip and view, in memory as far as it goes; name --cache to share them among trials"
+        return f"{each} a clip and view, up to {amount(self.tokens)} more in {self.cache}"
 
 
 def disk(
@@ -101,12 +114,14 @@ def disk(
         store: Where to.
         clips: Counts a config's clips.
         slots: How many run at once; None: taken for one.
-        cache: The folder for decoded frames, or None for none.
+        cache: The folder for decoded frames and stored tokens, or None for none.
         sizes: Of a config's files at K classes; None asks the shapes of its model.
     """
     sizes = sizes or _sizes
     known: dict[tuple[str, int], Sizes] = {}
     kept, checkpoints, frames = 0, [], {}
+    tokens: dict[Hashable, int] = {}  # bytes
+    token_clips = []
     for trial in todo:
         there, data = clips(trial.config), trial.config.data
         key = (cost_key(flatten(trial.config)), there.num_classes)
@@ -118,14 +133,20 @@ def disk(
         pixels = data.short_side * round(ASPECT * data.short_side)
         number = there.train + there.val + there.test
         frames[data.dataset, data.num_frames, data.short_side] = number * data.num_frames * pixels * 3
+        if stores_tokens(trial.config):
+            token_clips.append(_token_bytes(trial.config))
+            for view, count in token_views(trial, there).items():
+                tokens[view] = max(tokens.get(view, 0), count * token_clips[-1])
     return Disk(
         root=store.root,
         kept=kept,
         checkpoints=sum(sorted(checkpoints, reverse=True)[: slots or 1]),
         free=_free(store.root),
         cache=cache,
-        frames=max(0, sum(frames.values()) - _held(cache)) if cache else 0,
+        frames=max(0, sum(frames.values()) - _held(cache, ".frames")) if cache else 0,
         cache_free=_free(cache) if cache else 0,
+        tokens=max(0, sum(tokens.values()) - _held(cache, ".tokens")) if cache and tokens else 0,
+        token_clip=(min(token_clips), max(token_clips)) if token_clips else None,
     )
 
 
@@ -133,6 +154,12 @@ def _sizes(config: Config, num_classes: int) -> Sizes:
     from taghead.probe import file_sizes
 
     return file_sizes(config, num_classes=num_classes)
+
+
+def _token_bytes(config: Config) -> int:
+    from taghead.tokens import token_bytes
+
+    return token_bytes(config)
 
 
 def _kept_bytes(trial: Trial, clips: Clips, sizes: Sizes, *, evaluated: bool) -> int:
@@ -159,8 +186,8 @@ def _free(path: Path) -> int:
     return shutil.disk_usage(_there(path)).free
 
 
-def _held(cache: Path) -> int:
-    return sum(path.stat().st_size for path in cache.glob("*.frames"))
+def _held(cache: Path, suffix: str) -> int:
+    return sum(path.stat().st_size for path in cache.glob(f"*{suffix}"))
 
 
 def _disk(path: Path) -> int:

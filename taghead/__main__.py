@@ -29,7 +29,7 @@ app.add_typer(weights, name="weights")
 
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1 or auto.")]
 Threads = Annotated[int, typer.Option(min=1, help="For torch on the CPU.")]
-Cache = Annotated[Path | None, typer.Option(help="Folder for decoded frames.")]
+Cache = Annotated[Path | None, typer.Option(help="Folder for decoded frames and stored tokens.")]
 Trained = Annotated[
     Path, typer.Option("--weights", help="weights.safetensors of a trial or its folder, or a released TAG-Head's file.")
 ]

@@ -120,6 +120,10 @@ class TrainConfig(Value):
         "reshuffled"  # of the training clips; fixed: the same in every epoch and seed
     )
     selection: Literal["last", "best_val"] = "last"
+    # of a frozen backbone, whose tokens can be stored once. None: it runs in every epoch, as the paper's; 0: one view
+    # is stored, the centre crop of evaluation; K: K augmented views are, and epoch e trains on view e mod K
+    token_views: Annotated[int, Field(ge=0)] | None = None
+    token_dtype: Literal["float32", "float16"] = "float32"  # of stored tokens
 
 
 class Config(Value):
@@ -289,6 +293,11 @@ def _read(key: str, text: str) -> Any:
         raise InputError(f"--set {key}: {message[:1].lower()}{message[1:]}, but got {text!r}.") from None
 
 
+def stores_tokens(config: Config) -> bool:
+    """Whether the head is trained on tokens that a frozen backbone made once."""
+    return config.model.freeze_backbone and config.train.token_views is not None
+
+
 def canonical(config: Config) -> Config:
     """The same experiment with every field that is not read set to its default.
 
@@ -301,8 +310,7 @@ def canonical(config: Config) -> Config:
 
 def _unread(config: Config) -> Iterable[str]:
     head = config.head
-    if config.model.freeze_backbone:
-        yield "model.norm_momentum"
+    yield from _unread_before_the_head(config)
     if config.model.head == "linear":
         yield from (f"head.{name}" for name in HeadConfig.model_fields)
         return
@@ -320,6 +328,15 @@ def _unread(config: Config) -> Iterable[str]:
         yield "head.propagation"  # the control graph is then propagated step by step anyway
     if len(head.edges) < 2 or head.k_prop == 0:
         yield "head.edge_combination"
+
+
+def _unread_before_the_head(config: Config) -> Iterable[str]:
+    if config.model.freeze_backbone:
+        yield "model.norm_momentum"
+    if not stores_tokens(config):
+        yield from ("train.token_views", "train.token_dtype")
+    elif config.train.token_views == 0:
+        yield from ("data.train_crop", "data.flip")  # nothing is drawn
 
 
 def identity(config: Config) -> dict[str, Any]:

@@ -4,12 +4,14 @@ Single clip, single view, as in training's own evaluation: what `run` scored, th
 the same device and number of threads.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from taghead.data.batches import eval_batches
+from taghead.config import stores_tokens
+from taghead.data.batches import Batch, eval_batches
 from taghead.data.clips import ClipList, hold_out, read_clips
 from taghead.data.decode import sample_frames
 from taghead.data.finegym import read_categories
@@ -20,7 +22,8 @@ from taghead.errors import InputError
 from taghead.evaluate import Predictions, predict
 from taghead.metrics import mca_interval, wilson
 from taghead.model import Trained
-from taghead.run import Machine, view_of
+from taghead.run import Machine, token_cache, view_of
+from taghead.tokens import TokenModel
 
 
 @dataclass(frozen=True)
@@ -71,9 +74,15 @@ def evaluate_split(
     torch.set_num_threads(machine.threads)
     cache = FrameCache(machine.cache, num_frames=config.data.num_frames, short_side=config.data.short_side)
     view = view_of(config, device=device)
+    model = trained.model.to(device)
+    size = batch_size or config.train.batch_size
+    batches: Iterable[Batch] = eval_batches(wanted, cache=cache, batch_size=size, **view)
+    if stores_tokens(config):
+        tokens = token_cache(config, model, frames=cache, machine=machine)
+        model, batches = TokenModel(model.head), tokens.evaluation_batches(wanted)
     predictions = predict(
-        trained.model.to(device),
-        eval_batches(wanted, cache=cache, batch_size=batch_size or config.train.batch_size, **view),
+        model,
+        batches,
         num_classes=trained.num_classes,
         device=device,
         precision=config.train.precision,

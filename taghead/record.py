@@ -36,6 +36,7 @@ class DataFacts(Value):
     synthetic: bool
     num_classes: int
     num_train: int
+    train_counts: tuple[int, ...] | None = None  # training clips of each class
     num_val: int
     num_test: int
     test_classes: int | None = None  # classes that have test clips: MCA is the mean over these

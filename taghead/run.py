@@ -5,6 +5,7 @@ import io
 import json
 import platform
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +15,7 @@ import torch
 
 from taghead.backbones import BACKBONES, Weights, own
 from taghead.checkpoint import TrainState, load_state, save_state
-from taghead.config import Config
+from taghead.config import Config, stores_tokens
 from taghead.data.batches import Batch, eval_batches, train_batches
 from taghead.data.clips import ClipList, hold_out, read_clips
 from taghead.data.frame_cache import FrameCache
@@ -22,6 +23,9 @@ from taghead.errors import InputError
 from taghead.evaluate import Predictions, predict
 from taghead.files import write_text
 from taghead.fit import DivergedError, fit, seed_for, selected_epoch
+from taghead.head import LinearHead
+from taghead.linear_probes import Features, Probe, fit_probes
+from taghead.machine import Machine, find_weights
 from taghead.model import VideoModel, build_model
 from taghead.record import (
     KEPT_FILES,
@@ -35,32 +39,11 @@ from taghead.record import (
     trial_id,
     write_record,
 )
+from taghead.tokens import POOLED_BATCH, TokenCache, TokenModel
 from taghead.weights import fingerprint, load_backbone, load_weights, save_weights
 
 CHECKPOINT = "checkpoint.pt"
 FIXED_ORDER_SEED = 42  # of the released code's loader: the same order in every epoch, whatever the seed
-
-
-@dataclass(frozen=True)
-class Machine:
-    """Where and with what a trial runs: never part of its identity.
-
-    Attributes:
-        data_root: The folder of the data set.
-        weights: A file with the backbone's weights, or a folder that holds it under its public name; None takes the
-            file that comes with the backbone, where there is one.
-        device: ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
-        threads: For torch on the CPU. A resumed run keeps the number that it began with.
-        cache: Folder for decoded frames; None keeps them in memory.
-        missing: What to do where the split lists name clips that are not there.
-    """
-
-    data_root: Path
-    weights: Path | None = None
-    device: str = "cpu"
-    threads: int = 1
-    cache: Path | None = None
-    missing: Literal["error", "skip"] = "error"
 
 
 @dataclass(frozen=True)
@@ -99,34 +82,6 @@ def find_device(name: str) -> str:
     return str(device)
 
 
-def find_weights(config: Config, weights: Path | None) -> Path | None:
-    """The file that the backbone starts from, or None where the config wants no weights.
-
-    Raises:
-        InputError: The config wants some, and there is no such file.
-    """
-    if not config.model.pretrained:
-        return None
-    name = config.model.backbone
-    files = BACKBONES[name].weights.files if name in BACKBONES else {}
-    if weights is None:
-        bundled = Path(__file__).parent / "backbones" / f"{name}.safetensors"
-        if bundled.is_file():
-            return bundled
-        public = f" (public names: {', '.join(files)})" if files else ""
-        raise InputError(
-            f"{name} starts from weights: give --weights FILE{public}, or start from nothing by "
-            "--set model.pretrained=false."
-        )
-    if not weights.is_dir():
-        return weights
-    for file in files:
-        if (weights / file).is_file():
-            return weights / file
-    expected = f"expected one of {', '.join(files)}" if files else "name the file"
-    raise InputError(f"{weights}: no weights of {name}; {expected}.")
-
-
 def view_of(config: Config, *, device: torch.device) -> dict[str, Any]:
     """How a config's clips become batches, but for where they are: crop size, colours, device.
 
@@ -136,6 +91,20 @@ def view_of(config: Config, *, device: torch.device) -> dict[str, Any]:
     weights = BACKBONES[name].weights if name in BACKBONES else Weights(mean=own.MEAN, std=own.STD)
     mean, std = data.mean or weights.mean, data.std or weights.std
     return {"crop_size": data.crop_size, "mean": mean, "std": std, "device": device}
+
+
+def token_cache(config: Config, model: VideoModel, *, frames: FrameCache, machine: Machine) -> TokenCache:
+    """Where the tokens of a config that `stores_tokens` come from.
+
+    Args:
+        config: The experiment.
+        model: With its weights, on the machine's device.
+        frames: Gives the decoded frames.
+        machine: Where and with what.
+    """
+    view = view_of(config, device=torch.device(machine.device))
+    del view["crop_size"]  # the config's
+    return TokenCache(config, model.backbone, frames=frames, folder=machine.cache, **view)
 
 
 def identify(config: Config, *, machine: Machine) -> Identity:
@@ -181,6 +150,8 @@ class _Trial:
             "batch_size": config.train.batch_size,
             "cache": self.cache,
         }
+        self.tokens: TokenCache | None = None
+        self._features: dict[int | None, Features] = {}
 
     def build(self) -> VideoModel:
         """The model with its initial weights drawn from the seed, before any weights file is read."""
@@ -195,24 +166,61 @@ class _Trial:
         report = load_backbone(model.backbone, file)
         return WeightFacts(file=file.name, fingerprint=fingerprint(file), summary=str(report))
 
+    def begin(self, model: VideoModel) -> VideoModel:
+        """What is trained and evaluated: the model, or its head alone on stored tokens; once the weights are loaded."""
+        if not stores_tokens(self.config):
+            return model
+        self.tokens = token_cache(self.config, model, frames=self.cache, machine=self.machine)
+        return TokenModel(model.head)
+
+    def order(self, epoch: int) -> tuple[int, int]:
+        """Seed and epoch that decide the order of an epoch's clips."""
+        return (FIXED_ORDER_SEED, 0) if self.config.train.order == "fixed" else (self.seed, epoch)
+
     def train_batches(self, epoch: int) -> Iterable[Batch]:
         """The training clips of an epoch, in its order and with its augmentation."""
-        fixed = self.config.train.order == "fixed"
-        batches = train_batches(
-            self.clips.split("train"),
-            seed=self.seed,
-            epoch=epoch,
-            order=(FIXED_ORDER_SEED, 0) if fixed else (self.seed, epoch),
-            crop=self.config.data.train_crop,
-            flip=self.config.data.flip,
-            **self.view,
-        )
+        clips, order, config = self.clips.split("train"), self.order(epoch), self.config
+        batches: Iterable[Batch]
+        if self.tokens is not None:
+            size = config.train.batch_size
+            batches = self.tokens.train_batches(clips, epoch=epoch, order=order, batch_size=size)
+        else:
+            drawn: dict[str, Any] = {"seed": self.seed, "crop": config.data.train_crop, "flip": config.data.flip}
+            batches = train_batches(clips, epoch=epoch, order=order, **drawn, **self.view)
         empty = True
         for batch in batches:
             empty = False
             yield batch
         if empty:
             raise self.nothing_decodes("train")
+
+    def features(self, epoch: int) -> Features:
+        """The pooled vectors of all training clips, as an epoch sees them."""
+        assert self.tokens is not None
+        clips, view = self.clips.split("train"), self.tokens.view_of(epoch)
+        if view not in self._features:
+            batches = list(self.tokens.batches(clips, view=view, batch_size=POOLED_BATCH))
+            used = {name: row for row, name in enumerate(name for batch in batches for name in batch.ids)}
+            if len(used) < min(2, self.config.train.batch_size):
+                raise self.nothing_decodes("train")
+            vectors = torch.cat([batch.frames.flatten(1) for batch in batches if batch.ids])
+            labels = torch.cat([batch.labels for batch in batches])
+            self._features[view] = Features(vectors, labels, torch.tensor([used.get(clip.id, -1) for clip in clips]))
+        return self._features[view]
+
+    def train(self, model: VideoModel, state: TrainState, save: Callable[[TrainState], None]) -> None:
+        """Trains what `begin` gave; linear heads on stored tokens as `fit_probes` does, alone or in company."""
+        config = self.config.train
+        validate = (lambda: self.predict(model, "val").metrics()) if self.clips.has_validation else None
+        plain = self.device.type == "cpu" and config.precision == "float32"
+        if self.tokens is not None and isinstance(model.head, LinearHead) and plain:
+            probe = Probe(model.head, config, state, order=self.order, save=save, validate=validate)
+            fit_probes([probe], features=self.features)
+            if probe.error is not None:
+                raise probe.error
+            return
+        options: dict[str, Any] = {"seed": self.seed, "device": self.device}
+        fit(model, config, state, batches=self.train_batches, validate=validate, save=save, **options)
 
     def nothing_decodes(self, split: Literal["train", "test"]) -> InputError:
         """The error for a split of which no clip gives a frame."""
@@ -221,9 +229,13 @@ class _Trial:
 
     def predict(self, model: VideoModel, split: Literal["val", "test"], *, frame_means: bool = False) -> Predictions:
         """What the model says of a split."""
+        clips = self.clips.split(split)
+        batches: Iterable[Batch] = (
+            eval_batches(clips, **self.view) if self.tokens is None else self.tokens.evaluation_batches(clips)
+        )
         return predict(
             model,
-            eval_batches(self.clips.split(split), **self.view),
+            batches,
             num_classes=len(self.clips.classes),
             device=self.device,
             precision=self.config.train.precision,
@@ -233,12 +245,14 @@ class _Trial:
     def facts(self, unreadable: dict[str, str]) -> DataFacts:
         """Which clips were used."""
         clips, test = self.clips, self.clips.split("test")
+        counts = Counter(clip.label for clip in clips.split("train"))
         return DataFacts(
             dataset=clips.dataset,
             fingerprint=clips.fingerprint,
             synthetic=clips.synthetic,
             num_classes=len(clips.classes),
-            num_train=len(clips.split("train")),
+            num_train=counts.total(),
+            train_counts=tuple(counts[label] for label in range(len(clips.classes))),
             num_val=len(clips.split("val")),
             num_test=len(test),
             test_classes=len({clip.label for clip in test}),
@@ -332,21 +346,11 @@ def _train_and_evaluate(
     save: Callable[[TrainState], None],
 ) -> dict[str, Any]:
     """Writes predictions and what is kept; gives the record's status, epoch, metrics or error."""
-    config = trial.config.train
-    validate = (lambda: trial.predict(model, "val").metrics()) if trial.clips.has_validation else None
+    config, trained = trial.config.train, trial.begin(model)
     try:
-        fit(
-            model,
-            config,
-            state,
-            seed=trial.seed,
-            device=trial.device,
-            batches=trial.train_batches,
-            validate=validate,
-            save=save,
-        )
+        trial.train(trained, state, save)
         _write_history(state.history, folder)  # a process that was killed may have left it one row short
-        predictions = trial.predict(model, "test", frame_means="frame_means" in keep)
+        predictions = trial.predict(trained, "test", frame_means="frame_means" in keep)
         if not predictions.finite:
             raise DivergedError(config.epochs, "the logits of test clips are no numbers")
     except DivergedError as error:
@@ -387,7 +391,7 @@ def complete(folder: Path, *, machine: Machine, keep: Iterable[Keep]) -> None:
     model = trial.build()
     load_weights(model, path)
     keep = tuple(keep)
-    trial.predict(model, "test", frame_means="frame_means" in keep).save(folder, keep=keep)
+    trial.predict(trial.begin(model), "test", frame_means="frame_means" in keep).save(folder, keep=keep)
 
 
 def _write_history(history: list[dict[str, Any]], folder: Path) -> None:

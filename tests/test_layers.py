@@ -13,14 +13,15 @@ PACKAGES = ("taghead", "studies", "analysis")  # from the ground up
 HEAVY = ("torch", "ray", "optuna", "pandas", "matplotlib", "seaborn", "sklearn", "scipy", "av")
 # Floors of taghead, from the ground up: a file may import from its own floor or from one below.
 FLOORS = (
-    ("errors", "files", "graph", "rewiring", "metrics", "command"),
+    ("errors", "files", "array_folder", "graph", "rewiring", "metrics", "command"),
+    ("encoder",),
     ("head", "backbones", "data"),
     ("config",),
-    ("recipes",),
+    ("recipes", "machine"),
     ("weights_file", "released", "weights_layout", "weights"),
     ("model",),
     ("tokens",),
-    ("complexity", "fit", "evaluate", "checkpoint"),
+    ("complexity", "fit", "linear_probes", "evaluate", "checkpoint"),
     ("record", "run", "probe", "speed"),
     ("infer", "pretrain"),
     ("data_commands",),

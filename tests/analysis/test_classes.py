@@ -1,5 +1,6 @@
 """Accuracy by class and confused pairs, from predictions whose truth is known."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -127,6 +128,17 @@ def test_larger_classes_that_are_told_better_have_a_positive_rank_correlation(re
     assert rho > 0.9 and p < 0.01
     said = " ".join(classes_notes(found, data))
     assert "over 8 classes" in said and "larger classes are told better" in said
+
+
+def test_size_is_that_of_the_training_split_where_records_hold_it(results: Results) -> None:
+    _, found = told(results, LABELS, [0, 0, 0, 1, 1, 1, 0, 2, 0], [0, 0, 0, 0, 1, 1, 1, 0, 0])
+    data = classes_data(replace(found, train_counts=(5, 90, 40)))
+    assert data["name"].tolist() == ["move b", "move c", "move a"]
+    assert data["size"].tolist() == [90, 40, 5] and set(data["sized_by"]) == {"training"}
+    assert data["test"].tolist() == [3, 2, 4]
+    assert data["low"].tolist() == classes_data(found)["low"].iloc[[1, 2, 0]].tolist()
+    (said, *_) = classes_notes(replace(found, train_counts=(5, 90, 40)), data)
+    assert "classes of 2 to 4 test clips each" in said and said.endswith("trained on, 5 to 90 of each class.")
 
 
 def test_classes_of_one_size_have_no_correlation(results: Results) -> None:

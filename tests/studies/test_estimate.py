@@ -138,6 +138,18 @@ def test_one_step_is_measured_for_each_kind_of_model_and_each_is_counted(root):
     assert found.sources == ("from one training step of each of 2 models on cpu; decoding not counted",)
 
 
+@pytest.mark.parametrize(("views", "made"), [(0, 9 + 3), (2, 2 * 9 + 3), (99, EPOCHS * 9 + 3)])
+def test_where_tokens_are_stored_the_backbone_runs_once_for_all_trials(root, views, made):
+    config = evolve(BASE, {"model.freeze_backbone": True, "train.token_views": views})
+    head = EPOCHS * 9 * (2.0 - 0.5)  # a step without the forward pass that an evaluation is
+    one, both = (
+        estimate([trial(seed, config=config) for seed in seeds], root, probe=lambda config, num_classes: STEP).seconds
+        for seeds in ((0,), (0, 1))
+    )
+    assert one == pytest.approx(made * 0.5 + head)
+    assert both == pytest.approx(one + head)
+
+
 def test_a_measured_step_is_said_before_and_done_once(root, monkeypatch, capsys):
     measured = []
 

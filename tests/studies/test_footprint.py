@@ -3,12 +3,13 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
-from fakes import BASE, trial, work
+from fakes import BASE, EPOCHS, trial, work
 
 from studies import footprint
 from studies.estimate import Clips
 from studies.footprint import CONTEXT_BYTES, HEAD_ROOM, SMALL_FILES, Disk, amount, disk, gpu_shares, measured_shares
 from studies.store import Store
+from taghead.array_folder import HEAD_BYTES
 from taghead.config import evolve
 from taghead.errors import InputError
 
@@ -64,6 +65,48 @@ def test_frames_that_are_there_need_no_more_room(root, tmp_path):
     needed = space([trial(0)], root, cache=tmp_path).frames
     (tmp_path / "one.frames").write_bytes(b"0" * 1000)
     assert space([trial(0)], root, cache=tmp_path).frames == needed - 1000
+
+
+TL = {"model.freeze_backbone": True, "model.head": "linear"}
+TOKENS = 512 * 4 * 7 * 7 * 4 + HEAD_BYTES
+
+
+def test_tokens_count_once_for_all_trials_and_seeds_that_share_them(root, tmp_path):
+    centre = evolve(BASE, {"model.freeze_backbone": True, "train.token_views": 0})
+    todo = [trial(seed, config=evolve(centre, {"head.alpha": alpha})) for seed in (0, 1) for alpha in (0.1, 0.2)]
+    found = space(todo, root, cache=tmp_path)
+    assert (found.tokens, found.token_clip) == (130 * TOKENS, (TOKENS, TOKENS))
+    (tmp_path / "one.tokens").write_bytes(b"0" * 1000)
+    assert space(todo, root, cache=tmp_path).tokens == 130 * TOKENS - 1000
+    views = space([trial(0, config=evolve(centre, {"train.token_views": 3}))], root, cache=tmp_path / "new")
+    assert views.tokens == (3 * 100 + 30) * TOKENS
+    random = [trial(seed, config=evolve(centre, {"model.pretrained": False})) for seed in (0, 1)]
+    assert space(random, root, cache=tmp_path / "new").tokens == 2 * 130 * TOKENS, "another backbone each"
+    pooled = space([trial(0, config=evolve(centre, TL))], root, cache=tmp_path / "new")
+    assert pooled.token_clip == (512 * 4 + HEAD_BYTES,) * 2
+
+
+def test_views_that_no_epoch_trains_on_are_not_counted(root, tmp_path):
+    many = evolve(BASE, {"model.freeze_backbone": True, "train.token_views": 99})
+    assert space([trial(0, config=many)], root, cache=tmp_path).tokens == (EPOCHS * 100 + 30) * TOKENS
+
+
+def test_the_plan_says_what_tokens_take_a_clip(root, tmp_path):
+    half = evolve(BASE, {"model.freeze_backbone": True, "train.token_views": 0, "train.token_dtype": "float16"})
+    todo = [trial(0, config=half), trial(0, config=evolve(half, TL))]
+    line = next(line for line in space(todo, root, cache=tmp_path).lines() if line.startswith("tokens"))
+    assert line == f"tokens: 2 kB to 201 kB a clip and view, up to 26 MB more in {tmp_path}"
+    (line,) = space(todo[:1], root).lines()[1:]
+    assert line.startswith("tokens: 201 kB a clip and view, in memory as far as it goes; name --cache")
+    assert not any(line.startswith("tokens") for line in space([trial(0)], root, cache=tmp_path).lines())
+
+
+def test_tokens_that_do_not_fit_are_warned_of_with_the_frames(root, tmp_path, monkeypatch):
+    together = Disk(**{**ROOM, "root": root}, cache=tmp_path, frames=10**9, tokens=10**9, token_clip=(1, 1))
+    assert together.lines()[-1] == "warning: results, frames and tokens do not fit: 6.0 GB of 5.0 GB free."
+    monkeypatch.setattr(footprint, "_disk", lambda path: path)
+    apart = replace(together, cache_free=10**9)
+    assert f"warning: the frames and tokens do not fit into {tmp_path}: name another --cache." in apart.lines()
 
 
 def test_the_sizes_come_from_the_shapes_of_the_model_unless_given(root):

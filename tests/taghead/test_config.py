@@ -135,6 +135,39 @@ def test_controls_and_what_is_held_out_tell_experiments_apart(where: dict[str, A
     assert identity(evolve(base, change)) != identity(base)
 
 
+FROZEN = {"model.freeze_backbone": True}
+
+
+@pytest.mark.parametrize(
+    ("where", "unread"),
+    [
+        ({}, {"train.token_views": 0, "train.token_dtype": "float16"}),
+        (FROZEN, {"train.token_dtype": "float16"}),
+        ({**FROZEN, "train.token_views": 0}, {"data.train_crop": "random_resized", "data.flip": 0.0}),
+    ],
+    ids=["no frozen backbone", "it runs in every epoch", "only the centre crop is stored"],
+)
+def test_what_says_how_tokens_are_stored_is_read_where_they_are(where: dict[str, Any], unread: dict[str, Any]) -> None:
+    base = evolve(Config(), where)
+    assert identity(evolve(base, unread)) == identity(base)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"train.token_views": 0}, {"train.token_views": 2}, {"train.token_dtype": "float16"}, {"data.flip": 0.0}],
+    ids=lambda change: next(iter(change)),
+)
+def test_stored_tokens_tell_experiments_on_a_frozen_backbone_apart(change: dict[str, Any]) -> None:
+    base = evolve(Config(), {**FROZEN, "train.token_views": 1})
+    assert identity(evolve(base, change)) != identity(base)
+    assert identity(evolve(Config(), FROZEN)) == FROZEN
+
+
+def test_a_number_of_views_is_not_negative() -> None:
+    message = "train.token_views: input should be greater than or equal to 0, but got -1"
+    assert message in refusal(evolve, Config(), {"train.token_views": -1})
+
+
 def test_heads_need_divide_the_channels_only_where_there_is_attention() -> None:
     assert canonical(evolve(Config(), {"head.encoder": "mlp", "head.num_heads": 7})).head.num_heads == 8
     assert "must divide" in refusal(evolve, Config(), {"head.num_heads": 7})
