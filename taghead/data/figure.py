@@ -186,22 +186,21 @@ def draw(
     """
     ends, radii = (a.astype(np.float32) for a in project(pose, camera))
     colours = np.array([palette[name] for *_, name in _CAPSULES], dtype=np.float32)
-    reach = radii[..., None] + 1
-    low, high = (ends.min(axis=2)[..., :2] - reach).min(axis=1), (ends.max(axis=2)[..., :2] + reach).max(axis=1)
-    columns, rows = (_window(low[:, i], high[:, i], frames.shape[2 - i]) for i in range(2))
     every = np.arange(len(frames))
-    window = (every[:, None, None], rows[:, :, None], columns[:, None, :])
-    patch = np.moveaxis(frames[window], 3, 0).copy()
-    px, py = columns[:, None, :].astype(np.float32), rows[:, :, None].astype(np.float32)
     depth = ends[..., 2].mean(axis=2)
     # What is nearer is lighter: the only light there is, and one more sign of which way a turn goes.
     light = np.clip(1 + 0.9 * (depth - depth.mean(axis=1, keepdims=True)) / camera.height, 0.55, 1.35)
     for far in np.argsort(depth, axis=1).T:
-        (ax, ay), (bx, by) = (ends[every, far, i, :2].T[..., None, None] for i in range(2))
+        of_frame, radius = ends[every, far, :, :2], radii[every, far][:, None]
+        low, high = of_frame.min(axis=1) - radius - 1, of_frame.max(axis=1) + radius + 1
+        columns, rows = (_window(low[:, i], high[:, i], frames.shape[2 - i]) for i in range(2))
+        window = (every[:, None, None], rows[:, :, None], columns[:, None, :])
+        px, py = columns[:, None, :].astype(np.float32), rows[:, :, None].astype(np.float32)
+        (ax, ay), (bx, by) = (of_frame[:, i].T[..., None, None] for i in range(2))
         dx, dy = bx - ax, by - ay
         along = np.clip(((px - ax) * dx + (py - ay) * dy) / np.maximum(dx * dx + dy * dy, 1e-6), 0, 1)
         distance = np.hypot(px - ax - along * dx, py - ay - along * dy)
-        cover = np.clip(radii[every, far][:, None, None] + 0.5 - distance, 0, 1)
-        colour = np.minimum(colours[far] * light[every, far][:, None], 255).T[..., None, None]
-        patch += cover * (colour - patch)
-    frames[window] = np.moveaxis(patch, 0, 3)
+        cover = np.clip(radius[..., None] + 0.5 - distance, 0, 1)[..., None]
+        colour = np.minimum(colours[far] * light[every, far][:, None], 255)[:, None, None]
+        patch = frames[window]
+        frames[window] = patch + cover * (colour - patch)
