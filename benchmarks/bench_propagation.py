@@ -1,26 +1,20 @@
 """Speed of APPNP on the token graph (Eq. 2) as a ratio to copying the tokens, beside other ways to compute the same.
 
-    python benchmarks/bench_propagation.py --threads 2
+    python benchmarks/bench_propagation.py
 
-All ways take turns within one run, and a ratio is the median over turns of a way's time by the copy's of the same turn:
-what else the machine does meets all of them alike. Before that, every way is checked against the dense loop. Writes
-propagation.json and propagation.md.
+On one thread, which is what a trial of a study has; ``--threads`` for more. Every way is checked against the dense loop
+first. Writes propagation.json and propagation.md.
 """
 
-import argparse
-import json
-import os
-import statistics
-import time
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float
 from machine import machine
 from torch import Tensor
+from turns import Ratio, Row, arguments, digits, measure, ratio, turns_of, write
 
 from taghead.graph import adjacency, propagate, propagated_mean
 
@@ -29,157 +23,207 @@ with warnings.catch_warnings():
     from torch_geometric.nn import APPNP
 
 Tokens = Float[Tensor, "B T P C"]
-AT_LEAST = 0.1  # seconds of one measurement; a quick way is called several times
-ONCE = 2.0  # seconds of one call from which a way takes part in the first turn only
-SHAPE = (16, 4, 49, 512)  # B, T, P, C: R(2+1)D-34 at 32 frames of 112 x 112 pixels
-ALPHA, K_PROP = 0.1, 10
+Way = Callable[[Tokens], Tensor]
+Times = dict[str, list[float]]
+
+SITES = 49  # P: 7 x 7, of R(2+1)D-34 at 112 x 112 pixels
+CLIPS = 16  # B at the smallest size
+SIZES = [(time, channels) for channels in (512, 2048) for time in (4, 8, 32)]  # T and C
+QUICK_SIZES = [(4, 512), (8, 2048), (32, 512)]
+ALPHA, K_PROP, MANY = 0.1, 10, 1000
+CLONE, COPY, MEAN, OURS, DENSE = "clone", "copy_", "mean", "propagate", "dense"
+PEERS = ("PyTorch Geometric, CSR matrix", "PyTorch Geometric, edge list")
+NAMES = {
+    CLONE: "copy of the tokens (`clone`)",
+    COPY: "copy into a buffer that is kept (`copy_`)",
+    MEAN: "ours, with the mean over the nodes (`propagated_mean`)",
+    OURS: "ours (`propagate`)",
+    DENSE: "dense N x N matrix, step by step",
+}
 
 
-@dataclass(frozen=True)
-class Way:
-    """One way to compute the propagation; ``pooled`` when it gives the mean over the nodes as well."""
-
-    name: str
-    function: Callable[[Tokens], Tensor]
-    pooled: bool = False
+def random_tokens(time: int, channels: int) -> Tokens:
+    """As many clips as take the memory of `CLIPS` of the smallest size, at least one."""
+    smallest = SIZES[0][0] * SIZES[0][1]
+    return torch.randn(max(1, CLIPS * smallest // (time * channels)), time, SITES, channels)
 
 
-def dense(matrix: Float[Tensor, "N N"]) -> Callable[[Tokens], Tokens]:
+def dense(tokens: Tokens) -> Way:
     """The equation step by step with the N x N matrix, which is made beforehand."""
+    matrix = adjacency((tokens.shape[1], SITES), dtype=tokens.dtype)
 
-    def run(tokens: Tokens) -> Tokens:
-        h = h0 = tokens.flatten(1, 2)
+    def run(x: Tokens) -> Tokens:
+        h = h0 = x.flatten(1, 2)
         for _ in range(K_PROP):
             h = (1 - ALPHA) * (matrix @ h) + ALPHA * h0
-        return h.view_as(tokens)
+        return h.view_as(x)
 
     return run
 
 
-def peer(edges: Int64[Tensor, "2 E"] | Tensor) -> Callable[[Tokens], Tokens]:
+def peers(tokens: Tokens) -> dict[str, Way]:
     """PyTorch Geometric's layer on the batch as one graph, which is made and normalised beforehand."""
-    layer = APPNP(K=K_PROP, alpha=ALPHA, cached=True)
+    joined = (adjacency((tokens.shape[1], SITES)) > 0).float().fill_diagonal_(0)
+    whole = torch.block_diag(*[joined] * len(tokens))
 
-    def run(tokens: Tokens) -> Tokens:
-        return layer(tokens.flatten(0, 2), edges).view_as(tokens)
+    def run(edges: Tensor) -> Way:
+        layer = APPNP(K=K_PROP, alpha=ALPHA, cached=True)
+        return lambda x: layer(x.flatten(0, 2), edges).view_as(x)
+
+    return {PEERS[0]: run(whole.to_sparse_csr()), PEERS[1]: run(whole.nonzero().T.contiguous())}
+
+
+def mean(x: Tokens, k_prop: int = K_PROP) -> Float[Tensor, "B C"]:
+    return propagated_mean(x, alpha=ALPHA, k_prop=k_prop)
+
+
+def ours(x: Tokens, k_prop: int = K_PROP) -> Tokens:
+    return propagate(x, alpha=ALPHA, k_prop=k_prop)
+
+
+def forward(way: Way, tokens: Tokens) -> Callable[[], object]:
+    return torch.no_grad()(lambda: way(tokens))
+
+
+def both(way: Way, tokens: Tokens) -> Callable[[], object]:
+    """Forward and backward to the tokens' gradient, which is written anew each time."""
+    leaf = tokens.clone().requires_grad_()
+    gradient = torch.ones_like(way(leaf))
+
+    def run() -> None:
+        leaf.grad = None
+        way(leaf).backward(gradient)
 
     return run
 
 
-def ways() -> list[Way]:
-    """The copy first: it is what the others are measured by."""
-    clips, time_steps, sites, _ = SHAPE
-    matrix = adjacency((time_steps, sites), dtype=torch.float32)
-    joined = torch.block_diag(*[(matrix > 0).float().fill_diagonal_(0)] * clips)
-    return [
-        Way("copy of the tokens (`clone`)", torch.clone),
-        Way("ours, with the mean over the nodes (`propagated_mean`)", _mean, pooled=True),
-        Way("ours (`propagate`)", lambda x: propagate(x, alpha=ALPHA, k_prop=K_PROP)),
-        Way("dense N x N matrix, step by step", dense(matrix)),
-        Way("PyTorch Geometric's APPNP, CSR matrix", peer(joined.to_sparse_csr())),
-        Way("PyTorch Geometric's APPNP, edge list", peer(joined.nonzero().T.contiguous())),
+def check(ways: dict[str, Way], tokens: Tokens) -> None:
+    """Stops where a way, or its gradient, is not that of the dense loop in float64."""
+    exact = tokens.double().requires_grad_()
+    for name, way in ways.items():
+        expected = dense(exact)(exact)
+        leaf = tokens.clone().requires_grad_()
+        out = way(leaf)
+        wanted = expected.mean(dim=(1, 2)) if out.dim() == 2 else expected
+        outward = torch.randn_like(out)
+        (found,), (right,) = (
+            torch.autograd.grad(value, to, outward.to(value.dtype)) for value, to in ((out, leaf), (wanted, exact))
+        )
+        torch.testing.assert_close(out.double(), wanted, rtol=1e-4, atol=1e-5, msg=lambda text, n=name: f"{n}: {text}")
+        torch.testing.assert_close(found.double(), right, rtol=1e-4, atol=1e-5, msg=lambda text, n=name: f"{n}: {text}")
+
+
+def of_size(time: int, channels: int, *, turns: int) -> dict[str, Any]:
+    """Times of all ways but the slowest at one size, and what of them the table shows."""
+    tokens = random_tokens(time, channels)
+    buffer = torch.empty_like(tokens)
+    ways = {CLONE: torch.clone, MEAN: mean, OURS: ours}
+    loop = dense(tokens)
+    check({MEAN: mean, OURS: ours, DENSE: loop}, tokens)
+    kept = {COPY: torch.no_grad()(lambda: buffer.copy_(tokens))}
+    forwards = measure({name: forward(way, tokens) for name, way in ways.items()} | kept, turns=turns)
+    boths = measure({name: both(way, tokens) for name, way in ways.items()}, turns=turns)
+    slow = {OURS: ours, DENSE: loop}
+    against = [
+        measure({name: call(way, tokens) for name, way in slow.items()}, turns=min(turns, 3))
+        for call in (forward, both)
     ]
+    steps = measure(
+        {f"{name}{k}": forward(lambda x, w=way, k=k: w(x, k), tokens)
+         for name, way in ((MEAN, mean), (OURS, ours)) for k in (1, MANY)},
+        turns=turns,
+    )  # fmt: skip
+    return {"shape": tuple(tokens.shape), "forward": forwards, "both": boths, "dense": against, "steps": steps}
 
 
-def _mean(tokens: Tokens) -> Float[Tensor, "B C"]:
-    return propagated_mean(tokens, alpha=ALPHA, k_prop=K_PROP)
+def rows_of(size: dict[str, Any]) -> list[Row]:
+    """The targets at one size."""
+    _, time, _, channels = size["shape"]
+    at = f"T = {time}, C = {channels}"
+    rows = [
+        Row(
+            f"a clone, {at}", "`copy_` into a kept buffer", ratio(size["forward"][CLONE], size["forward"][COPY]), "time"
+        )
+    ]
+    for passes, name, bounds in (
+        ("forward", MEAN, 1.5),
+        ("both", MEAN, 2.5),
+        ("forward", OURS, 4.0),
+        ("both", OURS, 4.0),
+    ):
+        what = "propagation with mean readout" if name == MEAN else "propagation for other readouts"
+        told = "forward" if passes == "forward" else "forward and backward"
+        times = size[passes]
+        rows.append(Row(f"{what}, {told}, {at}", "clone", ratio(times[name], times[CLONE]), "time", bounds, "at most"))
+    for told, times in zip(("forward", "forward and backward"), size["dense"], strict=True):
+        part = f"propagation for other readouts, {told}, {at}"
+        rows.append(Row(part, "dense N x N loop", ratio(times[DENSE], times[OURS]), "speed", 40.0, "at least"))
+    for name, what in ((MEAN, "with mean readout"), (OURS, "for other readouts")):
+        times = size["steps"]
+        found = ratio(times[f"{name}{MANY}"], times[f"{name}1"])
+        rows.append(Row(f"propagation {what}, K_prop = {MANY}, {at}", "K_prop = 1", found, "time", 1.1, "at most"))
+    return rows
 
 
-def forward(way: Way, tokens: Tokens) -> None:
-    with torch.no_grad():
-        way.function(tokens)
+def against_peers(*, quick: bool) -> tuple[list[Row], dict[str, Times]]:
+    """PyTorch Geometric at the smallest size, in one turn: it takes seconds. The edge list alone, forward, if quick."""
+    tokens = random_tokens(*SIZES[0])
+    found, one = peers(tokens), tokens[:1]
+    check(peers(one) if quick else found, one if quick else tokens)
+    if quick:
+        found = {PEERS[1]: found[PEERS[1]]}
+    rows, times = [], dict[str, Times]()
+    for told, call in (("forward", forward),) if quick else (("forward", forward), ("forward and backward", both)):
+        taken = measure({name: call(way, tokens) for name, way in ({OURS: ours} | found).items()}, turns=1)
+        part = f"propagation for other readouts, {told}, T = {SIZES[0][0]}, C = {SIZES[0][1]}"
+        for name in found:
+            target = (1000.0, "at least") if name == PEERS[1] else (None, None)
+            rows.append(Row(part, name, ratio(taken[name], taken[OURS]), "speed", *target))  # type: ignore[arg-type]
+        times[told] = taken
+    return rows, times
 
 
-def forward_and_backward(way: Way, tokens: Tokens) -> None:
-    out = way.function(tokens.requires_grad_())
-    torch.autograd.grad(out, tokens, torch.ones_like(out))
-
-
-def check(candidates: list[Way], tokens: Tokens) -> None:
-    """Stops where a way does not compute the same as the dense loop in float64."""
-    expected = dense(adjacency(SHAPE[1:3]))(tokens.double())
-    for way in candidates[1:]:
-        wanted = expected.mean(dim=(1, 2)) if way.pooled else expected
-        with torch.no_grad():
-            torch.testing.assert_close(way.function(tokens).double(), wanted, rtol=1e-4, atol=1e-5)
-
-
-def seconds(call: Callable[[Way, Tokens], None], way: Way, tokens: Tokens, repeats: int) -> float:
-    start = time.perf_counter()
-    for _ in range(repeats):
-        call(way, tokens)
-    return (time.perf_counter() - start) / repeats
-
-
-def measure(
-    call: Callable[[Way, Tokens], None], candidates: list[Way], tokens: Tokens, *, turns: int
-) -> list[dict[str, float]]:
-    """Median milliseconds of each way, its median ratio to the first, and the ratio's range over turns."""
-    seconds(call, candidates[0], tokens, 50)  # warm
-    tried = [seconds(call, way, tokens, 1) for way in candidates]
-    taken: list[list[float]] = [[] for _ in candidates]
-    for turn in range(turns):
-        for way, once, times in zip(candidates, tried, taken, strict=True):
-            if turn == 0 or once < ONCE:
-                times.append(seconds(call, way, tokens, max(1, round(AT_LEAST / once))))
-    found = []
-    for times in taken:
-        ratios = [one / copy for one, copy in zip(times, taken[0], strict=False)]  # fewer turns of the slow
-        ms = 1e3 * statistics.median(times)
-        found.append({"ms": ms, "ratio": statistics.median(ratios), "min": min(ratios), "max": max(ratios)})
-    return found
-
-
-def digits(number: float) -> str:
-    return f"{number:,.0f}" if number >= 100 else f"{number:.2g}"
-
-
-def markdown(result: dict) -> str:
-    where = result["machine"]
+def page(where: dict[str, Any], sizes: list[dict[str, Any]], turns: int) -> str:
+    """Milliseconds of every way by size."""
     lines = [
         "# Propagation",
         "",
         f"{where['date']}, {where['cpu']}, {where['cores']} cores, {where['threads']} thread(s), load "
         f"{where['load_before']} before; torch {where['torch']}, PyTorch Geometric {where['torch_geometric']}.",
-        "B = {}, T = {}, P = {}, C = {}, float32, both edge kinds, alpha = {}, K_prop = {}; {} turns "
-        "(one for a way that takes {:g} s or more).".format(*SHAPE, ALPHA, K_PROP, result["turns"], ONCE),
-        "A ratio is to the copy of the same turn; in brackets its range over the turns.",
+        f"P = {SITES}, float32, both edge kinds, alpha = {ALPHA}, K_prop = {K_PROP}; {turns} turns. Median "
+        "milliseconds, forward / forward and backward.",
         "",
-        "| way | forward, ms | ratio | forward and backward, ms | ratio |",
-        "|---|---|---|---|---|",
+        f"| way | {' | '.join('B, T, C = {}, {}, {}'.format(*(s['shape'][i] for i in (0, 1, 3))) for s in sizes)} |",
+        f"|---|{'---|' * len(sizes)}",
     ]
-    for row in result["rows"]:
-        cells = [
-            f"{digits(one['ms'])} | {digits(one['ratio'])} ({digits(one['min'])} to {digits(one['max'])})"
-            for one in (row["forward"], row["both"])
-        ]
-        lines.append(f"| {row['way']} | {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+    for name, words in NAMES.items():
+        lines.append(f"| {words} | {' | '.join(_cell(size, name) for size in sizes)} |")
+    return "\n".join(lines)
+
+
+def _cell(size: dict[str, Any], name: str) -> str:
+    of = size["dense"] if name == DENSE else (size["forward"], size["both"])
+    return " / ".join(digits(1e3 * _median(times[name]).median) if name in times else "-" for times in of)
+
+
+def _median(times: list[float]) -> Ratio:
+    return ratio(times, [1.0] * len(times))
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--threads", type=int, default=os.cpu_count())
-    parser.add_argument("--turns", type=int, default=7)
-    parser.add_argument("--out", type=Path, default=Path("results/bench"))
+    parser = arguments(__doc__, turns=15, quick_turns=3)
+    parser.set_defaults(threads=1)
     args = parser.parse_args()
     warnings.filterwarnings("ignore", message="Sparse")  # CSR is in beta; its invariants are not checked
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
     where = machine("torch", "torch-geometric", threads=torch.get_num_threads())
-    tokens = torch.randn(SHAPE)
-    candidates = ways()
-    check(candidates, tokens)
-    forwards, boths = (measure(call, candidates, tokens, turns=args.turns) for call in (forward, forward_and_backward))
-    rows = [
-        {"way": way.name, "forward": one, "both": both}
-        for way, one, both in zip(candidates, forwards, boths, strict=True)
-    ]
-    result = {"machine": where, "shape": SHAPE, "alpha": ALPHA, "k_prop": K_PROP, "turns": args.turns, "rows": rows}
-    args.out.mkdir(parents=True, exist_ok=True)
-    (args.out / "propagation.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    (args.out / "propagation.md").write_text(markdown(result), encoding="utf-8")
-    print(markdown(result), end="")
+    turns = turns_of(args)
+    sizes = [of_size(time, channels, turns=turns) for time, channels in (QUICK_SIZES if args.quick else SIZES)]
+    slow, peer_times = against_peers(quick=args.quick)
+    rows = [row for size in sizes for row in rows_of(size)] + slow
+    more = {"alpha": ALPHA, "k_prop": K_PROP, "turns": turns, "sizes": sizes, "peers": peer_times}
+    write("propagation", rows, out=args.out, machine=where, text=page(where, sizes, turns), **more)
 
 
 if __name__ == "__main__":

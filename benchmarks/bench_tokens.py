@@ -86,7 +86,7 @@ def trained(model: VideoModel, batches: Iterable[TokenBatch], config: Config) ->
     torch.manual_seed(1)
     head = TokenModel(build_model(evolve(config, {"model.backbone": "r2plus1d_narrow"}), NUM_CLASSES).head)
     head.head.load_state_dict(model.head.state_dict())
-    optimizer = torch.optim.Adam(head.parameters(), lr=config.train.lr)
+    optimizer = torch.optim.Adam(head.parameters(), lr=config.train.lr, fused=True)
     train_epoch(head, optimizer, batches, epoch=0, device=CPU, precision="float32")
     return head.head.state_dict()
 
@@ -121,7 +121,7 @@ def epochs(folder: Path, *, num_clips: int, seen: int, turns: int) -> tuple[list
         here.cache._folder.write(*here.cache._key(clip, None), tokens)
     memory = list(here.batches())
     head = TokenModel(here.model.head)
-    optimizer = torch.optim.Adam(head.parameters(), lr=PAPER.train.lr)
+    optimizer = torch.optim.Adam(head.parameters(), lr=PAPER.train.lr, fused=True)
     clip = torch.randn(seen, 3, PAPER.data.num_frames, PAPER.data.crop_size, PAPER.data.crop_size)
 
     def forward() -> None:

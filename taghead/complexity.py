@@ -124,6 +124,8 @@ def _count(config: Config, num_classes: int) -> Mapping[str, Cost]:
         channels = BACKBONES[name].channels
         time, height, width = grid_of(name, data.num_frames, data.crop_size)
         head = build_head(config, channels, (time, height, width), num_classes).eval()
+        if isinstance(head, TAGHead):
+            head.pools_early = False  # as the paper counts: Eq. 1 to 3 one after the other
         tokens = torch.empty(1, time, height * width, channels)
     counts = {part: [0, 0, 0] for part in COMPONENTS}
     counts["positional encoding"][0] = _size(head, recurse=False)

@@ -82,6 +82,7 @@ def fit(
         [parameter for parameter in model.parameters() if parameter.requires_grad],
         lr=config.lr,
         weight_decay=config.weight_decay,
+        fused=True,
     )
     if state.model is not None and state.optimizer is not None:
         model.load_state_dict(state.model)

@@ -233,16 +233,38 @@ def propagate(
     options: dict[str, Any] = {"alpha": alpha, "k_prop": k_prop, "edges": edges, "edge_combination": edge_combination}
     if edge_dropout:
         return propagate_reference(tokens, edge_dropout=edge_dropout, **options)
-    s1, s0 = (
-        operator.to(tokens.device, _compute_dtype(tokens), non_blocking=True)
-        for operator in frame_operators(_grid(tokens), **options)
-    )
-    with _full_precision(tokens.device):
-        h0 = tokens.to(s0.dtype)
-        means = (s1 - s0) @ h0.mean(dim=2)
-        # in place into the product, which no gradient needs: a third of the time
-        h = (s0 @ h0.flatten(2)).view_as(tokens).add_(means[:, :, None])
-    return h.to(tokens.dtype)
+    dtype = _compute_dtype(tokens)
+    operators = _closed_form(_key(_grid(tokens), **options), double=dtype == torch.float64)
+    smooth, keep = (torch.from_numpy(operator).to(tokens.device, non_blocking=True) for operator in operators)
+    return _ClosedForm.apply(tokens.to(dtype), smooth, keep).to(tokens.dtype)
+
+
+class _ClosedForm(torch.autograd.Function):
+    """(S1 - S0) mean_p(H0) + S0 H0, from S1 - S0 and S0.
+
+    Taking a frame's mean and giving it to each of its sites is symmetric, so the gradient is the same form with both
+    transposed: nothing is kept for it, and it takes no longer than the propagation itself.
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(
+        h0: Float[Tensor, "B T P C"], smooth: Float[Tensor, "T T"], keep: Float[Tensor, "T T"]
+    ) -> Float[Tensor, "B T P C"]:
+        with _full_precision(h0.device):
+            means = smooth @ h0.mean(dim=2)
+            # in place into the product: a third of the time
+            return (keep @ h0.flatten(2)).view_as(h0).add_(means[:, :, None])
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs[1:])
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Float[Tensor, "B T P C"]) -> tuple[Float[Tensor, "B T P C"], None, None]:
+        smooth, keep = ctx.saved_tensors
+        return _ClosedForm.apply(gradient, smooth.mT, keep.mT), None, None
 
 
 def propagated_mean(
@@ -261,12 +283,12 @@ def propagated_mean(
     Raises:
         InputError: As `propagate`.
     """
-    grid = _grid(tokens)
-    weights = frame_weights(grid, alpha=alpha, k_prop=k_prop, edges=edges, edge_combination=edge_combination)
-    means = tokens.mean(dim=2, dtype=_compute_dtype(tokens))
-    # no matrix product: autocast would make it one in bfloat16
-    pooled = (means * weights.to(means.device, means.dtype, non_blocking=True)[:, None]).sum(dim=1)
-    return pooled.to(tokens.dtype)
+    dtype = _compute_dtype(tokens)
+    key = _key(_grid(tokens), alpha, k_prop, edges, edge_combination)
+    weights = torch.from_numpy(_site_weights(key, double=dtype == torch.float64)).to(tokens.device, non_blocking=True)
+    # a sum and no mean: its gradient is a broadcast, which takes no memory
+    # and no matrix product: autocast would make it one in bfloat16
+    return (tokens.sum(dim=2, dtype=dtype) * weights).sum(dim=1).to(tokens.dtype)
 
 
 def frame_weights(
@@ -293,9 +315,7 @@ def frame_weights(
     Raises:
         InputError: As `frame_operators`.
     """
-    s1, _ = _operators(*_key(grid, alpha, k_prop, edges, edge_combination))
-    deviation = np.round(s1.sum(axis=0) - 1, WEIGHT_DECIMALS)
-    return torch.tensor((1 + deviation) / grid[0], device="cpu")
+    return torch.tensor(_weights(_key(grid, alpha, k_prop, edges, edge_combination)), device="cpu")
 
 
 def retained_contrast(
@@ -343,6 +363,26 @@ def _operators(
     return total[0], total[1]
 
 
+@lru_cache(maxsize=1024)
+def _weights(key: _Key) -> Float[np.ndarray, " T"]:
+    s1, _ = _operators(*key)
+    return (1 + np.round(s1.sum(axis=0) - 1, WEIGHT_DECIMALS)) / len(s1)
+
+
+# Tensors share the memory of these two: neither is ever written to.
+@lru_cache(maxsize=1024)
+def _site_weights(key: _Key, *, double: bool) -> Float[np.ndarray, "T 1"]:
+    """With what a sum over all sites is weighted: w / P."""
+    return (_weights(key)[:, None] / key[0][1]).astype(np.float64 if double else np.float32)
+
+
+@lru_cache(maxsize=1024)
+def _closed_form(key: _Key, *, double: bool) -> tuple[Float[np.ndarray, "T T"], Float[np.ndarray, "T T"]]:
+    """S1 - S0, and S0."""
+    (s1, s0), dtype = _operators(*key), np.float64 if double else np.float32
+    return (s1 - s0).astype(dtype), s0.astype(dtype)
+
+
 def _blocks(grid: tuple[int, int], edges: tuple[str, ...]) -> tuple[Float[np.ndarray, "T T"], Float[np.ndarray, "T T"]]:
     """A1 and A0 of the derivation. Quotients by roots of whole numbers: J / sqrt(J * J) is exactly 1."""
     time, sites = grid
@@ -367,9 +407,10 @@ def _compute_dtype(tokens: Tensor) -> torch.dtype:
 
 
 def _full_precision(device: torch.device) -> AbstractContextManager[object]:
-    if torch.amp.is_autocast_available(device.type):
+    available = torch.amp.is_autocast_available(device.type)  # not on the meta device, say
+    if available and torch.is_autocast_enabled(device.type):
         return torch.autocast(device.type, enabled=False)
-    return nullcontext()  # the meta device, say
+    return nullcontext()
 
 
 def _check_grid(grid: tuple[int, int]) -> None:

@@ -7,21 +7,19 @@ Legend: B clips, T time steps, H rows, W columns, P = H*W sites, N = T*P nodes (
 """
 
 from collections.abc import Collection
-from copy import deepcopy
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn.functional import interpolate, linear, scaled_dot_product_attention
+from torch.nn.functional import interpolate
 
-from taghead.errors import InputError, nearest
+from taghead.encoder import ENCODERS, Encoder, EncoderLayer, MLPLayer, check_name
+from taghead.errors import InputError
 from taghead.graph import EDGES, check_propagation, frame_weights, propagate, propagate_reference, propagated_mean
 from taghead.rewiring import propagate_rewired, rewired_mean, rewired_weights
 
 READOUTS = ("mean", "norm_mean", "max", "attention")
-ACTIVATIONS = ("relu", "gelu")
-ENCODERS = ("attention", "mlp")
 PROPAGATIONS = ("closed_form", "step_by_step")
 POSITION_INITS = ("zeros", "normal")
 
@@ -107,6 +105,10 @@ class TAGHead(nn.Module):
     graph), ``rewiring`` (any other graph of the same degrees) and ``propagation="step_by_step"`` (under the mean
     readout the closed form is T fixed numbers in place of the graph; this one multiplies with the adjacency).
 
+    The mean readout does not wait for the encoder's end: pre-norm, without dropout, the last layer is x + W2 f(x) + b2,
+    and a weighted mean commutes with sums and with W2. So nodes are pooled before W2, which then meets one vector a
+    clip and not N; see `pools_early`.
+
     Args:
         channels: C of the tokens that come in.
         grid: (T, H, W) of the backbone's features.
@@ -134,9 +136,15 @@ class TAGHead(nn.Module):
             ``attention`` (one learned query, which starts at zero and so as the mean).
         classifier_norm: Whether the pooled vector is normalised before the linear map.
 
+    Attributes:
+        pools_early: Whether to pool before the encoder's last linear map where that is the same but for rounding. False
+            computes Eq. 1 to 3 one after the other, as the paper counts its multiply-adds.
+
     Raises:
         InputError: An unknown name, a number out of range, or heads that do not divide the channels.
     """
+
+    pools_early = True
 
     def __init__(
         self,
@@ -176,7 +184,7 @@ class TAGHead(nn.Module):
         }
         frame_weights(self.grid, **self.graph)  # refuses here what the first clip would be refused for
         check_propagation(alpha=alpha, k_prop=k_prop, edge_dropout=edge_dropout)
-        _check_name("propagation", propagation, PROPAGATIONS)
+        check_name("propagation", propagation, PROPAGATIONS)
         spreads = bool(edges) and k_prop > 0  # else there is nothing to drop, rewire or do step by step
         self.edge_dropout = edge_dropout if spreads else 0.0
         self.rewiring = rewiring if spreads else None
@@ -189,14 +197,14 @@ class TAGHead(nn.Module):
         self.transformer: nn.Module = nn.Identity()
         if num_layers:
             options: dict[str, Any] = {"norm_first": norm_first, "activation": activation}
-            _check_name("encoder", encoder, ENCODERS)
+            check_name("encoder", encoder, ENCODERS)
             mlp = encoder == "mlp"
             layer = (
-                _MLPLayer(inner, ffn_dim, dropout, **options)
+                MLPLayer(inner, ffn_dim, dropout, **options)
                 if mlp
-                else _EncoderLayer(inner, num_heads, ffn_dim, dropout, **options)
+                else EncoderLayer(inner, num_heads, ffn_dim, dropout, **options)
             )
-            self.transformer = _Encoder(layer, num_layers)
+            self.transformer = Encoder(layer, num_layers)
         self.pos_embedding = (
             _positions((1, time * rows * columns, inner), position_init) if positional_encoding else None
         )
@@ -219,29 +227,41 @@ class TAGHead(nn.Module):
         Raises:
             InputError: The tokens are not of the grid and channels that the head was built for.
         """
-        if tokens.shape[1:] != (*self.grid, self.channels):
-            raise InputError(
-                f"this head takes tokens with (T, P, C) = {(*self.grid, self.channels)}, but got "
-                f"{tuple(tokens.shape[1:])}; give clips of the size it was built for, or build it for these."
-            )
-        nodes = self.projection(tokens).flatten(1, 2)
-        if self.pos_embedding is not None:
-            nodes = nodes + self.pos_embedding
-        return self.transformer(nodes).unflatten(1, self.grid)
+        return self.transformer(self._nodes(tokens)).unflatten(1, self.grid)
 
     def embed(self, tokens: Float[Tensor, "B T P C"]) -> Float[Tensor, "B D"]:
         """The pooled vector of each clip, as the classifier (with its norm, if any) sees it: `encode`, graph, readout.
 
         Under the mean readout graph and readout are one weighted mean, and token graphs with equal weights give equal
         bits, unless edges are being dropped or propagation is to be done step by step.
+
+        Raises:
+            InputError: As `encode`.
         """
-        h0 = self.encode(tokens)
         edge_dropout = self.edge_dropout if self.training else 0.0
         if self.readout.kind == "mean" and not edge_dropout and not self.step_by_step:
-            if self.rewiring is not None:
-                return rewired_mean(h0, rewiring=self.rewiring, **self.graph)
-            return propagated_mean(h0, **self.graph)
-        return self.readout(self._propagate(h0, edge_dropout).flatten(1, 2))
+            nodes = self._nodes(tokens)
+            if self.pools_early and isinstance(self.transformer, Encoder) and self.transformer.ends_in_a_linear_map:
+                return self.transformer(nodes, pool=self._pool, weight=float(self.frame_weights.sum()))
+            return self._pool(self.transformer(nodes))
+        return self.readout(self._propagate(self.encode(tokens), edge_dropout).flatten(1, 2))
+
+    def _nodes(self, tokens: Float[Tensor, "B T P C"]) -> Float[Tensor, "B N D"]:
+        if tokens.shape[1:] != (*self.grid, self.channels):
+            raise InputError(
+                f"this head takes tokens with (T, P, C) = {(*self.grid, self.channels)}, but got "
+                f"{tuple(tokens.shape[1:])}; give clips of the size it was built for, or build it for these."
+            )
+        nodes = self.projection(tokens).flatten(1, 2)
+        # channels last in memory, as all that follows reads them; a sum takes the order of its first term
+        return nodes.contiguous() if self.pos_embedding is None else self.pos_embedding + nodes
+
+    def _pool(self, nodes: Float[Tensor, "B N D"]) -> Float[Tensor, "B D"]:
+        """Graph and mean readout at once (Eq. 2 and 3)."""
+        tokens = nodes.unflatten(1, self.grid)
+        if self.rewiring is not None:
+            return rewired_mean(tokens, rewiring=self.rewiring, **self.graph)
+        return propagated_mean(tokens, **self.graph)
 
     def _propagate(self, h0: Float[Tensor, "B T P D"], edge_dropout: float) -> Float[Tensor, "B T P D"]:
         if self.rewiring is not None:
@@ -258,91 +278,6 @@ class TAGHead(nn.Module):
         return self.classify(self.embed(tokens))
 
 
-class _Encoder(nn.Module):
-    """Layers one after the other, each a copy of the same one; no norm after the last.
-
-    Args:
-        layer: The layer.
-        num_layers: How many.
-    """
-
-    def __init__(self, layer: nn.Module, num_layers: int) -> None:
-        super().__init__()
-        self.layers = nn.ModuleList(deepcopy(layer) for _ in range(num_layers))
-
-    def forward(self, nodes: Float[Tensor, "B N D"]) -> Float[Tensor, "B N D"]:
-        """The nodes after the last layer."""
-        for layer in self.layers:
-            nodes = layer(nodes)
-        return nodes
-
-
-class _EncoderLayer(nn.TransformerEncoderLayer):
-    """PyTorch's encoder layer, computed alike in training and evaluation.
-
-    PyTorch's own takes a fused kernel in evaluation, of other bits, which counters of operations cannot look into.
-
-    Args:
-        channels: D of the nodes.
-        num_heads: Of the attention.
-        ffn_dim: Width of the feed-forward part.
-        dropout: On attention, inside and after the feed-forward part.
-        norm_first: Pre-norm or post-norm.
-        activation: ``relu`` or ``gelu``.
-
-    Raises:
-        InputError: Heads that do not divide the channels, or an unknown activation.
-    """
-
-    def __init__(
-        self, channels: int, num_heads: int, ffn_dim: int, dropout: float, *, norm_first: bool, activation: str
-    ) -> None:
-        if channels % num_heads:
-            raise InputError(
-                f"num_heads must divide the channels, but got num_heads={num_heads} for {channels} channels."
-            )
-        _check_name("activation", activation, ACTIVATIONS)
-        super().__init__(channels, num_heads, ffn_dim, dropout, activation, norm_first=norm_first, batch_first=True)
-
-    def forward(self, src: Float[Tensor, "B N D"]) -> Float[Tensor, "B N D"]:  # type: ignore[override]
-        """One layer. PyTorch's takes masks too; here no token is masked."""
-        if self.norm_first:
-            x = src + self._mix(self.norm1(src))
-            return x + self._feed_forward(self.norm2(x))
-        x = self.norm1(src + self._mix(src))
-        return self.norm2(x + self._feed_forward(x))
-
-    def _mix(self, x: Float[Tensor, "B N D"]) -> Float[Tensor, "B N D"]:
-        attention = self.self_attn
-        packed = linear(x, attention.in_proj_weight, attention.in_proj_bias)
-        query, key, value = packed.unflatten(-1, (3, attention.num_heads, -1)).permute(2, 0, 3, 1, 4)
-        dropout = attention.dropout if self.training else 0.0
-        x = scaled_dot_product_attention(query, key, value, dropout_p=dropout)
-        return self.dropout1(attention.out_proj(x.transpose(1, 2).flatten(2)))
-
-    def _feed_forward(self, x: Float[Tensor, "B N D"]) -> Float[Tensor, "B N D"]:
-        return self.dropout2(self.linear2(self.dropout(self.activation(self.linear1(x)))))
-
-
-class _MLPLayer(_EncoderLayer):
-    """The encoder layer with an MLP on each token in the place of attention: D to 2D, the layer's activation, D.
-
-    2D (D + 1) + D (2D + 1) = 4D^2 + 3D parameters; attention has 4D (D + 1) = 4D^2 + 4D. Dropout is inside the MLP and
-    after it. Arguments as `_EncoderLayer`, but for the heads.
-
-    Raises:
-        InputError: An unknown activation.
-    """
-
-    def __init__(self, channels: int, ffn_dim: int, dropout: float, *, norm_first: bool, activation: str) -> None:
-        super().__init__(channels, 1, ffn_dim, dropout, norm_first=norm_first, activation=activation)
-        del self.self_attn  # was drawn, so that the feed-forward part starts as beside attention
-        self.mlp1, self.mlp2 = nn.Linear(channels, 2 * channels), nn.Linear(2 * channels, channels)
-
-    def _mix(self, x: Float[Tensor, "B N D"]) -> Float[Tensor, "B N D"]:
-        return self.dropout1(self.mlp2(self.dropout(self.activation(self.mlp1(x)))))
-
-
 class Readout(nn.Module):
     """From nodes to one vector; only ``mean`` is linear in them, and only the others see the graph within frames.
 
@@ -356,7 +291,7 @@ class Readout(nn.Module):
 
     def __init__(self, channels: int, kind: str) -> None:
         super().__init__()
-        _check_name("readout", kind, READOUTS)
+        check_name("readout", kind, READOUTS)
         self.kind = kind
         if kind == "norm_mean":
             self.norm = nn.LayerNorm(channels)
@@ -374,10 +309,5 @@ class Readout(nn.Module):
 
 
 def _positions(shape: tuple[int, int, int], init: str) -> nn.Parameter:
-    _check_name("position_init", init, POSITION_INITS)
+    check_name("position_init", init, POSITION_INITS)
     return nn.Parameter(torch.zeros(shape) if init == "zeros" else torch.randn(shape))
-
-
-def _check_name(field: str, name: str, valid: Collection[str]) -> None:
-    if name not in valid:
-        raise InputError(f"no {field} {name!r}{nearest(name, valid)}")

@@ -17,7 +17,7 @@ from taghead.config import Config, Value, identity, read_versioned
 from taghead.files import write_text
 
 SCHEMA_VERSION = 1  # of record.json
-RECIPE_VERSION = 1  # to be raised whenever a default or the numerics change what a config means
+RECIPE_VERSION = 2  # to be raised whenever a default or the numerics change what a config means
 
 Status = Literal["complete", "pruned", "diverged", "failed"]
 Keep = Literal["weights", "embeddings", "frame_means"]

@@ -150,8 +150,8 @@ def rewired_mean(
     weights = rewired_weights(grid, rewiring=rewiring, **options)  # type: ignore[arg-type]
     dtype = torch.promote_types(tokens.dtype, torch.float32)
     relative = (len(weights) * weights).view(*grid, 1).to(tokens.device, dtype, non_blocking=True)
-    means = (tokens.to(dtype) * relative).mean(dim=2)
-    return (means * (1 / grid[0])).sum(dim=1).to(tokens.dtype)
+    sums = (tokens.to(dtype) * relative).sum(dim=2)
+    return (sums * (1 / grid[0] / grid[1])).sum(dim=1).to(tokens.dtype)
 
 
 def propagate_rewired(

@@ -26,6 +26,7 @@ from taghead.fit import DivergedError, fit, seed_for, selected_epoch
 from taghead.head import LinearHead
 from taghead.linear_probes import Features, Probe, fit_probes
 from taghead.machine import Machine, find_weights
+from taghead.memory import keep_freed_memory
 from taghead.model import VideoModel, build_model
 from taghead.record import (
     KEPT_FILES,
@@ -306,6 +307,8 @@ def run(
     if state.trial != name:
         raise InputError(f"{folder} holds the beginning of another trial ({state.trial}); name another folder.")
     torch.set_num_threads(state.threads)
+    if trial.device.type == "cpu":
+        keep_freed_memory()
     earlier = state.seconds
 
     def save(state: TrainState) -> None:

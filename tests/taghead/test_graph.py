@@ -9,6 +9,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from taghead import graph
 from taghead.errors import InputError
@@ -153,6 +155,65 @@ def test_autocast_does_not_round_the_operators(function: Any) -> None:
     outside = function(tokens, alpha=0.1, k_prop=10)
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(function(tokens, alpha=0.1, k_prop=10), outside)
+
+
+def test_gradients_of_gradients_are_those_of_finite_differences() -> None:
+    tokens = random_tokens((3, 2)).requires_grad_()
+    assert torch.autograd.gradgradcheck(lambda x: propagate(x, alpha=0.3, k_prop=4) ** 2, tokens)
+
+
+class Made(TorchDispatchMode):
+    """Remembers the operations that torch carries out, and the tensors that they make, views left out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.operations: list[str] = []
+        self.tensors: list[Tensor] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        self.operations.append(str(func))
+        taken = {x.untyped_storage().data_ptr() for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)}
+        made = (x for x in tree_leaves(out) if isinstance(x, Tensor))
+        self.tensors += [x for x in made if x.untyped_storage().data_ptr() not in taken]
+        return out
+
+    @property
+    def largest_square(self) -> int:
+        """Rows of the largest square matrix, in the last two axes; 0 without one."""
+        shapes = [x.shape for x in self.tensors if x.dim() >= 2 and x.shape[-1] == x.shape[-2]]
+        return max((shape[-1] for shape in shapes), default=0)
+
+
+def made(function: Any, tokens: Tensor, **options: Any) -> Made:
+    """What the forward and the backward pass make."""
+    with Made() as seen:
+        out = function(tokens.requires_grad_(), alpha=0.1, **options)
+        torch.autograd.grad(out, tokens, torch.ones_like(out))
+    return seen
+
+
+@pytest.mark.parametrize("function", [propagate, propagated_mean])
+@pytest.mark.parametrize("combination", COMBINATIONS)
+def test_no_matrix_of_all_nodes_is_made_however_many_steps(function: Any, combination: str) -> None:
+    tokens = random_tokens((4, 9))
+    one, many = (made(function, tokens, k_prop=k_prop, edge_combination=combination) for k_prop in (1, 1000))
+    assert max(one.largest_square, many.largest_square) <= 4, "T rows at the most"
+    assert one.operations == many.operations
+
+
+@pytest.mark.parametrize(("function", "options"), [(propagate, {"edge_dropout": 0.5}), (propagate_reference, {})])
+def test_dropping_edges_and_the_reference_do_take_the_matrix_of_all_nodes(
+    function: Any, options: dict[str, Any]
+) -> None:
+    assert made(function, random_tokens((4, 9)), k_prop=2, **options).largest_square == 36
+
+
+def test_neither_the_mean_readout_nor_its_gradient_makes_a_tensor_as_large_as_the_tokens() -> None:
+    tokens = random_tokens((4, 9))
+    seen = made(propagated_mean, tokens, k_prop=10)
+    assert max(x.untyped_storage().nbytes() for x in seen.tensors) == tokens.nbytes // 9, "one vector a frame"
+    assert max(x.untyped_storage().nbytes() for x in made(propagate, tokens, k_prop=10).tensors) == tokens.nbytes
 
 
 def test_intra_frame_edges_alone_leave_frame_means_and_alpha_of_the_rest() -> None:

@@ -243,6 +243,90 @@ def test_where_no_edge_is_used_none_is_dropped(options: dict[str, Any]) -> None:
     assert torch.equal(head(edge_dropout=0.5, **options)(random_tokens()), head(**options)(random_tokens()))
 
 
+# Where the mean readout pools
+
+GRAPHS: list[dict[str, Any]] = [
+    {}, {"edges": ()}, {"edges": (TIME_ALIGNED,), "alpha": 0.3}, {"edge_combination": "block"}, {"rewiring": 5},
+]  # fmt: skip
+
+
+def logits_and_all_gradients(module: TAGHead, tokens: Tensor) -> list[Tensor]:
+    leaf = tokens.clone().requires_grad_()
+    logits = module(leaf)
+    loss = nn.functional.cross_entropy(logits, torch.tensor([0, 1, 2]))
+    return [logits, *torch.autograd.grad(loss, [leaf, *module.parameters()])]
+
+
+def early_and_late(dtype: torch.dtype, *, training: bool = True, **options: Any) -> tuple[list[Tensor], list[Tensor]]:
+    """Logits and gradients with the mean taken before the encoder's last linear map, and at the end as in Eq. 3."""
+    module = stirred(head(**options)).to(dtype).train(training)
+    early = logits_and_all_gradients(module, random_tokens(dtype))
+    module.pools_early = False
+    return early, logits_and_all_gradients(module, random_tokens(dtype))
+
+
+def distance(one: Tensor, other: Tensor) -> float:
+    return ((one - other).norm() / other.norm().clamp(min=1e-30)).item()
+
+
+@pytest.mark.parametrize(("dtype", "bound"), [(torch.float64, 1e-10), (torch.float32, 1e-5)])
+@pytest.mark.parametrize("graph", GRAPHS)
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"num_layers": 1, "activation": "gelu"}, {"encoder": "mlp"}, {"width": 8, "classifier_norm": True},
+     {"dropout": 0.5, "training": False}],
+)  # fmt: skip
+def test_pooling_before_the_last_map_gives_the_logits_and_gradients_of_pooling_at_the_end(
+    options: dict[str, Any], graph: dict[str, Any], dtype: torch.dtype, bound: float
+) -> None:
+    early, late = early_and_late(dtype, **options, **graph)
+    assert max(distance(one, other) for one, other in zip(early, late, strict=True)) < bound
+
+
+def test_frame_weights_need_not_sum_to_one_and_the_last_bias_knows() -> None:
+    module = stirred(head(edges=(TIME_ALIGNED,))).double()
+    assert abs(module.frame_weights.sum().item() - 1) > 1e-3
+    bias, tokens = module.get_parameter("transformer.layers.1.linear2.bias"), random_tokens(torch.float64)
+    before = module.embed(tokens)
+    with torch.no_grad():
+        bias.add_(1)
+    assert torch.allclose(module.embed(tokens) - before, module.frame_weights.sum().expand_as(before), atol=1e-12)
+
+
+@pytest.mark.parametrize("options", [{"norm_first": False}, {"dropout": 0.5}, {"num_layers": 0}])
+def test_after_a_norm_or_dropout_and_without_an_encoder_the_mean_is_taken_at_the_end(options: dict[str, Any]) -> None:
+    bits = []
+    for pools_early in (True, False):
+        module = stirred(head(**options))
+        module.pools_early = pools_early
+        torch.manual_seed(3)  # of dropout
+        bits.append(module(random_tokens()))
+    assert torch.equal(*bits)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_the_last_map_of_the_encoder_meets_one_vector_a_clip(training: bool) -> None:
+    with torch.device("meta"):
+        module, tokens = head().train(training), torch.empty(1, 4, 6, CHANNELS)
+    counts = []
+    for pools_early in (True, False):
+        module.pools_early = pools_early
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            module(tokens)
+        counts.append(counter.get_flop_counts()["TAGHead.transformer"].values())
+    early, late = (sum(count) // 2 for count in counts)
+    assert late - early == (4 * 6 - 1) * 32 * CHANNELS
+
+
+def test_features_with_channels_first_are_turned_once_and_give_the_bits_of_tokens() -> None:
+    features = torch.randn(3, CHANNELS, 4, 3, 2)
+    for options in ({}, {"positional_encoding": False}):
+        module = stirred(head(**options))
+        encoded = module.encode(grid_tokens(features))
+        assert encoded.is_contiguous()
+        assert torch.equal(encoded, module.encode(grid_tokens(features).contiguous()))
+
+
 # The controls
 
 

@@ -8,7 +8,7 @@ from taghead.config import Config, evolve
 from taghead.errors import InputError
 from taghead.record import DataFacts, MachineFacts, Record, read_record, trial_id, write_record
 
-# Ids of configs as they were when RECIPE_VERSION 1 was made: a new field with a default must change none of them.
+# Ids of configs as they were when RECIPE_VERSION 2 was made: a new field with a default must change none of them.
 KNOWN = Path(__file__).parent / "known_trial_ids.json"
 
 

@@ -91,7 +91,7 @@ def by_hand(config: Config, clips: Path, *, seed: int) -> VideoModel:
     model = build_model(config, len(data.classes))
     load_backbone(model.backbone, find_weights(config, None))  # type: ignore[arg-type]
     network, view = inference_backbone(model.backbone), view_of(config, device=torch.device("cpu"))
-    optimizer = torch.optim.Adam(model.head.parameters(), lr=config.train.lr)
+    optimizer = torch.optim.Adam(model.head.parameters(), lr=config.train.lr, fused=True)
     train, size = data.split("train"), config.train.batch_size
     for epoch in range(config.train.epochs):
         torch.manual_seed(seed_for(seed, f"epoch {epoch}"))
