@@ -20,8 +20,6 @@ from studies.plan import Plan, read_plan
 from taghead.errors import InputError
 from taghead.files import written_whole
 
-FILE_FORMATS = ("md", "csv", "tex")
-
 
 def write_report(results: Path, names: Iterable[str], out: Path, *, files: bool = False) -> list[Path]:
     """Writes the report, every file of it whole.
@@ -46,7 +44,7 @@ def write_report(results: Path, names: Iterable[str], out: Path, *, files: bool 
     images: dict[Path, bytes] = {}
     if files:
         for table in tables_of(page):
-            texts |= {out.parent / "tables" / f"{table.name}.{kind}": FORMATS[kind](table) for kind in FILE_FORMATS}
+            texts |= {out.parent / "tables" / f"{table.name}.{kind}": show(table) for kind, show in FORMATS.items()}
         images = {out.parent / "figures" / f"{picture.name}.png": picture.png for picture in pictures_of(page)}
     for path in (*texts, *images):
         make_folder(path.parent)
