@@ -39,7 +39,7 @@ ON_SMALL := --dataset synthetic --data-root $(DATA) --cache $(DATA)-frames --dev
 example: $(INSTALLED)
 	$(BIN)/taghead prepare synthetic --size small --out $(DATA)
 	$(BIN)/taghead-studies run $(EXAMPLE_STUDIES) $(ON_SMALL) --seeds $(SEEDS)
-	$(BIN)/taghead-studies run head_search $(ON_SMALL) --trials 12
+	$(BIN)/taghead-studies run head_search $(ON_SMALL) --trials 12 --set model.backbone=r2plus1d_narrow
 	$(BIN)/taghead-analysis report $(EXAMPLE_STUDIES) head_search --results $(EXAMPLE) --out $(EXAMPLE)/report.html --files
 
 test: $(INSTALLED)
