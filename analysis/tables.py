@@ -112,13 +112,14 @@ def study_table(results: Path, plan: Plan, frame: pd.DataFrame | None = None) ->
     # a column of the table has published values beside it only where the paper has any
     known = data[data["published"].notna()]
     printed = set(zip(known["dataset"], known["metric"], strict=True))
+    end = "" if plan.title[-1:] in "?!." else "."
     rows = []
     for row in plan.rows:
         texts = [text for column in columns for text in _texts(numbers[(row, *column)], plan, column in printed)]
         rows.append((row, *texts))
     return Table(
         name=plan.name,
-        title=f"{plan.title}. Mean ± standard deviation in percent (number of seeds), {_selection(plan)}",
+        title=f"{plan.title}{end} Mean ± standard deviation in percent (number of seeds), {_selection(plan)}",
         header=("", *(head for column in columns for head in _heads(*column, plan, column in printed))),
         rows=tuple(rows),
         data=data,
