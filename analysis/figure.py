@@ -101,7 +101,8 @@ def to_bytes(figure: Figure, kind: str) -> bytes:
     buffer = io.BytesIO()
     with mpl.rc_context(STYLE), warnings.catch_warnings():
         warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from")  # `undrawn` tells it in words
-        figure.savefig(buffer, format=kind, metadata=METADATA[kind])
+        quickly: Any = {"pil_kwargs": {"compress_level": 1}} if kind == "png" else {}  # it is compressed again below
+        figure.savefig(buffer, format=kind, metadata=METADATA[kind], **quickly)
     return _with_palette(buffer) if kind == "png" else buffer.getvalue()
 
 

@@ -106,21 +106,21 @@ def digits(number: float) -> str:
     return f"{number:,.0f}" if abs(number) >= 100 else f"{number:.2g}"
 
 
-def write(name: str, rows: list[Row], *, out: Path, machine: dict[str, Any], text: str, **more: Any) -> None:
+def write(name: str, targets: list[Row], *, out: Path, machine: dict[str, Any], text: str, **more: Any) -> None:
     """Writes NAME.json and NAME.md, and prints the latter.
 
     Args:
         name: Of the benchmark.
-        rows: For the table of all benchmarks.
+        targets: For the table of all benchmarks.
         out: The folder; made if it is not there.
         machine: From `machine.machine`.
         text: The benchmark's own page in Markdown; the rows are added to it.
         more: Further numbers for the JSON file.
     """
     out.mkdir(parents=True, exist_ok=True)
-    lines = [{**asdict(row), "met": row.met} for row in rows]
+    lines = [{**asdict(row), "met": row.met} for row in targets]
     (out / f"{name}.json").write_text(json.dumps({"machine": machine, "targets": lines, **more}, indent=1) + "\n")
-    page = f"{text.rstrip()}\n\n{table(rows)}\n"
+    page = f"{text.rstrip()}\n\n{table(targets)}\n"
     (out / f"{name}.md").write_text(page, encoding="utf-8")
     print(page, end="")
 
