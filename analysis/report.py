@@ -12,7 +12,7 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from analysis import cells, provenance
+from analysis import provenance
 from analysis.formats import FORMATS, SYNTHETIC, Table, to_html
 from analysis.places import make_folder
 from analysis.sections import MAX_COLUMNS, Picture, cost_section, graph_section, section
@@ -60,9 +60,9 @@ def compose(results: Path, plans: list[Plan]) -> dict[str, Any]:
         results: The results folder.
         plans: The studies, in the order in which they are told.
     """
-    frame = pd.concat([cells.join(results, plan).assign(study=plan.name) for plan in plans], ignore_index=True)
     columns = max(1, MAX_COLUMNS // len(plans))
     sections = [section(results, plan, columns=columns) for plan in plans]
+    frame = pd.concat([one.frame.assign(study=one.plan.name) for one in sections], ignore_index=True)
     return {
         "sections": sections,
         "shared_limits": [limit for limit in sections[0].limits if all(limit in one.limits for one in sections[1:])],

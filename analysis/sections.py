@@ -7,6 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from matplotlib.figure import Figure
 
 from analysis import (
@@ -82,6 +83,7 @@ class Section:
     """One study in the report."""
 
     plan: Plan
+    frame: pd.DataFrame  # as from `analysis.cells.join`
     progress: dict[str, Any]
     table: Table
     candidates: Table | None  # of a search
@@ -125,6 +127,7 @@ def section(results: Path, plan: Plan, *, columns: int = MAX_COLUMNS) -> Section
         parts.append(Part("The search", [], [], _pictures(search_figures(results, plan.name))))
     return Section(
         plan=plan,
+        frame=frame,
         progress=findings.progress(frame),
         table=table,
         candidates=candidates_table(results, plan.name) if searched else None,

@@ -31,9 +31,10 @@ from taghead.data.transforms import batch, draw_centre
 from taghead.evaluate import Predictions, predict
 from taghead.fit import train_epoch
 from taghead.head import grid_tokens
+from taghead.machine import Machine
 from taghead.model import VideoModel, build_model, load_trained
 from taghead.recipes import recipe
-from taghead.run import Machine, run, token_cache, view_of
+from taghead.run import run, token_cache, view_of
 from taghead.tokens import TokenBatch, TokenCache, TokenModel, token_bytes
 
 CPU = torch.device("cpu")

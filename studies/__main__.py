@@ -27,7 +27,7 @@ from taghead.config import Config
 from taghead.errors import InputError
 
 if TYPE_CHECKING:
-    from taghead.run import Machine
+    from taghead.machine import Machine
 
 AUTO = "auto"  # GPUs a trial, measured
 
@@ -306,7 +306,7 @@ def _machines(
         raise InputError(f"--missing is error or skip, but got {missing!r}.")
     datasets = {base.data.dataset for study in wanted for base in study.datasets.values()}
     roots = {name: find_root(data_root, name, alone=len(datasets) == 1).resolve() for name in sorted(datasets)}
-    from taghead.run import Machine
+    from taghead.machine import Machine
 
     if weights is not None and not weights.exists():
         raise InputError(f"--weights {weights}: no such file or folder.")
@@ -318,7 +318,7 @@ def _machines(
 
 
 def _identify(machines: Mapping[str, "Machine"]) -> Callable[[Config], Identity]:
-    from taghead.run import identify
+    from taghead.identity import identify
 
     return remembered(lambda config: identify(config, machine=machines[config.data.dataset]))
 
@@ -372,7 +372,7 @@ def _find_device(name: str, *, gpus: float | str | None, in_process: bool, addre
         remote = name != "auto" and address is not None
     if remote and not in_process:
         return name
-    from taghead.run import find_device
+    from taghead.machine import find_device
 
     return find_device(name)
 

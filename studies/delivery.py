@@ -66,7 +66,7 @@ def missing_here(machine: Any) -> str | None:
     """Which file or folder that a trial reads this host has not, as a sentence; None where all are there.
 
     Args:
-        machine: A `taghead.run.Machine`.
+        machine: A `taghead.machine.Machine`.
     """
     for name, option in (("data_root", "--data-root"), ("weights", "--weights")):
         path = getattr(machine, name, None)
@@ -82,7 +82,7 @@ def no_device_here(device: str) -> str | None:
     """Why a device is not to be had on this host, as a sentence; None where it is: no trial falls back to another."""
     if device == "cpu":
         return None
-    from taghead.run import find_device
+    from taghead.machine import find_device
 
     try:
         find_device(device)

@@ -15,7 +15,7 @@ from studies.plan import Identity, Plan, make_plan, names, write_plan
 from studies.progress import Progress
 from studies.store import Store
 from studies.study import Search
-from studies.trial import Trial, Work
+from studies.trial import Trial, Work, complete, run
 from studies.winners import final_rows
 from taghead.config import Config
 from taghead.errors import InputError
@@ -157,8 +157,6 @@ class Driver:
 
     def _execute(self, feed: Feed, trials: Sequence[Trial], *, there: int, to_come: int = 0) -> int:
         """Works a feed off; gives 0, or the exit status where a signal stopped it."""
-        from taghead.run import complete, run
-
         work = Work(root=self.results, machines=self.machines, run=run, complete=complete, timeout=self.timeout)
         stop = Stop()
         before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}

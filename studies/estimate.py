@@ -72,14 +72,14 @@ def count_clips(machines: Mapping[str, Any]) -> CountClips:
     """A function that counts the clips of a config, reading each data set's lists once.
 
     Args:
-        machines: By data set: where it lies and what to do about missing clips (`taghead.run.Machine`).
+        machines: By data set: where it lies and what to do about missing clips (`taghead.machine.Machine`).
     """
     known: dict[tuple[str, float, str], Clips] = {}
 
     def count(config: Config) -> Clips:
         key = (config.data.dataset, config.data.holdout, config.train.selection)
         if key not in known:
-            from taghead.run import clips_of
+            from taghead.identity import clips_of
 
             found = clips_of(config, machine=machines[config.data.dataset])
             train, val, test = (len(found.split(name)) for name in ("train", "val", "test"))

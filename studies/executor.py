@@ -5,7 +5,7 @@ results, and what Tune writes lies in a temporary folder and goes with it. A wor
 trial with it; the feed gives that trial again, and another worker goes on from its checkpoint.
 
 What Tune calls a trial is a worker here: Tune finds it a machine, starts it and sees it die. What it does and says
-goes by `_Switchboard` to and from `studies.dispatch`, so that one of our trials costs no turn of Tune's own.
+goes by `studies.switchboard` to and from `studies.dispatch`, so that one of our trials costs no turn of Tune's own.
 """
 
 import importlib
@@ -21,7 +21,6 @@ from contextlib import closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from queue import Empty, SimpleQueue
 from typing import Any
 
 for _name, _value in {
@@ -49,13 +48,12 @@ from studies.delivery import Token, missing_here  # noqa: E402
 from studies.dispatch import Dispatcher, work_off  # noqa: E402
 from studies.feed import Feed, Watch  # noqa: E402
 from studies.store import Store  # noqa: E402
+from studies.switchboard import Switchboard  # noqa: E402
 from studies.track import TRACKERS, LoggerCallback, TrackingWatch, check_tracker  # noqa: E402
 from studies.trial import OUT_OF_MEMORY, Trial, Work  # noqa: E402
 from taghead.errors import InputError  # noqa: E402
 
 PATIENCE = 60.0  # seconds for which a cluster without a machine that has room may get one again
-LISTEN = 0.5  # seconds after which workers that wait are looked at again, though none said anything
-_Said = tuple[Any, ...]  # the worker, the word, and what belongs to it
 _SWITCHBOARD = "taghead-switchboard"  # of this driver: Ray gives each its own name space
 
 
@@ -278,40 +276,6 @@ def _tune(
     )
 
 
-class _Switchboard:
-    """What the driver and the workers say to each other lies here until it is heard; an actor beside the driver.
-
-    Whoever waits for an answer holds a thread; the other calls have their own, so that none of them waits for one.
-    """
-
-    def __init__(self) -> None:
-        self._said: SimpleQueue[_Said] = SimpleQueue()
-        self._answers: dict[str, SimpleQueue[Any]] = {}
-
-    @ray.method(concurrency_group="say")
-    def say(self, *said: Any) -> None:
-        self._said.put(said)
-
-    @ray.method(concurrency_group="hear")
-    def hear(self, worker: str) -> Any:
-        return self._answers_to(worker).get()
-
-    @ray.method(concurrency_group="turn")
-    def turn(self, answers: list[tuple[str, Any]]) -> list[_Said]:
-        """Passes the driver's answers on, and gives it what was said, as soon as there is something."""
-        for worker, answer in answers:
-            self._answers_to(worker).put(answer)
-        said = []
-        with suppress(Empty):
-            said.append(self._said.get(timeout=LISTEN))
-            while True:
-                said.append(self._said.get_nowait())
-        return said
-
-    def _answers_to(self, worker: str) -> "SimpleQueue[Any]":
-        return self._answers.setdefault(worker, SimpleQueue())
-
-
 class _Line:
     """A worker's end; see `studies.dispatch.Line`."""
 
@@ -337,7 +301,9 @@ class _Exchange:
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         threads = {"say": 1, "turn": 1, "hear": max(64, 2 * (_most(resources) or 0))}
         remote: Any = ray.remote
-        actor = remote(num_cpus=0, concurrency_groups=threads)(_Switchboard)
+        for method, group in ((Switchboard.say, "say"), (Switchboard.hear, "hear"), (Switchboard.turn, "turn")):
+            ray.method(concurrency_group=group)(method)
+        actor = remote(num_cpus=0, concurrency_groups=threads)(Switchboard)
         self._switchboard = actor.options(name=_SWITCHBOARD, scheduling_strategy=here).remote()
         self._answers: list[tuple[str, Any]] = []
         self._over = threading.Event()

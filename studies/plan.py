@@ -19,7 +19,7 @@ SCHEMA_VERSION = 1  # of plan.json
 
 
 class Identity(Protocol):
-    """The fingerprints that a trial id is made from besides its config (as `taghead.run.identify` returns them)."""
+    """The fingerprints that a trial id is made from besides its config; see `taghead.identity.identify`."""
 
     @property
     def data(self) -> str:

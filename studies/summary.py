@@ -55,7 +55,7 @@ def show_costs(
     Args:
         todo: Trials with something left to do; with none, nothing is printed.
         store: Where they will be.
-        machines: By data set: where it lies (`taghead.run.Machine`).
+        machines: By data set: where it lies (`taghead.machine.Machine`).
         device: Of the trials.
         threads: Of a trial.
         slots: How many trials run at once (`studies.estimate.slots`), with ``auto_gpus`` as if none took a GPU; None

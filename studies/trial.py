@@ -83,7 +83,7 @@ class Outcome:
 
 
 class Machine(Protocol):
-    """Where a trial runs; see `taghead.run.Machine`."""
+    """Where a trial runs; see `taghead.machine.Machine`."""
 
     @property
     def device(self) -> str:
@@ -119,6 +119,20 @@ class CompleteFunction(Protocol):
         """Completes one trial."""
 
 
+def run(config: Config, **options: Any) -> Record:
+    """`taghead.run.run`, which is loaded where it is called: a driver needs no torch."""
+    from taghead.run import run
+
+    return run(config, **options)
+
+
+def complete(folder: Path, **options: Any) -> None:
+    """`taghead.run.complete`, likewise."""
+    from taghead.run import complete
+
+    complete(folder, **options)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Work:
     """Does one trial after another; a value that travels to other processes.
@@ -126,8 +140,8 @@ class Work:
     Attributes:
         root: The results folder.
         machines: Where a trial runs, by data set.
-        run: `taghead.run.run`, or another function of that shape.
-        complete: `taghead.run.complete`, likewise.
+        run: `run`, or another function of the shape of `taghead.run.run`.
+        complete: `complete`, likewise.
         timeout: Seconds that one attempt at a trial may take before its process ends itself; whoever takes the trial
             over then records it as failed. None: as many as it likes.
     """

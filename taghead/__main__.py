@@ -15,8 +15,8 @@ from taghead.errors import InputError, nearest
 
 if TYPE_CHECKING:
     from taghead.config import Config
+    from taghead.machine import Machine
     from taghead.record import Record
-    from taghead.run import Machine
     from taghead.speed import Part
 
 app = typer.Typer(
@@ -57,9 +57,10 @@ def train(
 ) -> None:
     """Train and evaluate one config; the same command again goes on where it was stopped."""
     from taghead.config import evolve, parse_overrides
+    from taghead.machine import Machine, find_device
     from taghead.recipes import recipe as base
     from taghead.record import KEPT_FILES
-    from taghead.run import Machine, find_device, run
+    from taghead.run import run
 
     config = evolve(base(dataset, name=recipe), parse_overrides(overrides))
     for name in keep:
@@ -90,8 +91,9 @@ def train(
 
 def _done_already(out: Path, config: "Config", *, seed: int, machine: "Machine", keep: list[str]) -> "Record":
     """The record that is there, if it is this trial's, with what is to be kept."""
+    from taghead.identity import identify
     from taghead.record import KEPT_FILES, read_record, trial_id
-    from taghead.run import complete, identify
+    from taghead.run import complete
 
     record = read_record(out)
     who = identify(config, machine=machine)
@@ -120,9 +122,9 @@ def evaluate(
 ) -> None:
     """Top-1 and MCA of a trained model on a split, with 95 % intervals. Ours or a released one."""
     from taghead.infer import evaluate_split, summary
+    from taghead.machine import Machine, find_device
     from taghead.model import load_any
     from taghead.released import NUM_CLASSES
-    from taghead.run import Machine, find_device
 
     machine = Machine(data_root, device=find_device(device), threads=threads, cache=cache, missing=missing)  # type: ignore[arg-type]
     # a released model may be shown clips of CSV lists, as its authors do
@@ -154,8 +156,8 @@ def predict(
     import torch
 
     from taghead.infer import classify, read_class_names
+    from taghead.machine import find_device
     from taghead.model import load_any
-    from taghead.run import find_device
 
     torch.set_num_threads(threads)
     place = torch.device(find_device(device))
@@ -232,7 +234,7 @@ def speed(
     """Latency, clips a second and peak memory of each backbone, bare and with the head."""
     from taghead import speed as measured
     from taghead.config import parse_overrides
-    from taghead.run import find_device
+    from taghead.machine import find_device
 
     if precision not in ("float32", "bfloat16"):
         raise InputError(f"--precision is float32 or bfloat16, but got {precision!r}.")

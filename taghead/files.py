@@ -1,9 +1,12 @@
-"""Files that are there whole or not at all: written beside their place, then renamed."""
+"""Files that are there whole or not at all: written beside their place, then renamed; fingerprints of them."""
 
+import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from taghead.errors import InputError
 
 
 @contextmanager
@@ -39,3 +42,27 @@ def write_text(path: Path, text: str) -> None:
     """Writes a UTF-8 text file whole."""
     with written_whole(path) as beside:
         beside.write_text(text, encoding="utf-8", newline="\n")
+
+
+def existing(path: Path | str) -> Path:
+    """The path of a file of weights that is there and not empty.
+
+    Raises:
+        InputError: It is not, or it is.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path}: no such file of weights.")
+    if path.stat().st_size == 0:
+        raise InputError(f"{path}: the file is empty; fetch it again.")
+    return path
+
+
+def fingerprint(path: Path | str) -> str:
+    """The first 16 hexadecimal digits of the SHA-256 of a file of weights.
+
+    Raises:
+        InputError: No such file, or an empty one.
+    """
+    with existing(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]

@@ -6,12 +6,15 @@ has the bits of one that was never disturbed.
 
 import hashlib
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext
 from copy import deepcopy
 from typing import Any
 
 import torch
-from torch.nn.functional import cross_entropy
+from torch import Tensor
+from torch.nn.functional import conv3d, cross_entropy
+from torch.overrides import TorchFunctionMode
 
 from taghead.checkpoint import TrainState
 from taghead.config import TrainConfig
@@ -111,6 +114,30 @@ def _remember(
     state.model, state.optimizer = model.state_dict(), optimizer.state_dict()
 
 
+@contextmanager
+def products_in(precision: str, device: torch.device) -> Iterator[None]:
+    """Lets a training step's forward pass compute in bfloat16 within a ``with``, where ``precision`` says so."""
+    half = precision == "bfloat16"
+    small = _SmallConvolutions() if half and device.type == "cpu" else nullcontext()
+    with torch.autocast(device.type, torch.bfloat16, enabled=half), small:
+        yield
+
+
+class _SmallConvolutions(TorchFunctionMode):
+    """Keeps convolutions in float32 whose kernel is longer than what it goes over, along any axis.
+
+    oneDNN's gradients of such a kernel in bfloat16 hold numbers from memory that nobody wrote, on processors with
+    bfloat16 products (seen in torch 2.13: a kernel of 3 over 2 time steps, of 7 over 2 sites).
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs, is_conv3d = kwargs or {}, func is conv3d
+        if is_conv3d and any(s < k for s, k in zip(args[0].shape[2:], args[1].shape[2:], strict=True)):
+            with torch.autocast("cpu", enabled=False):
+                return func(*(one.float() if isinstance(one, Tensor) else one for one in args), **kwargs)
+        return func(*args, **kwargs)
+
+
 def train_epoch(
     model: VideoModel,
     optimizer: torch.optim.Optimizer,
@@ -140,7 +167,7 @@ def train_epoch(
     seen = right = 0
     total = 0.0
     for step, batch in enumerate(batches, start=1):
-        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+        with products_in(precision, device):
             logits = model(batch.frames)
         loss = cross_entropy(logits.float(), batch.labels)
         if not math.isfinite(value := loss.item()):

@@ -20,9 +20,10 @@ from taghead.data.listing import Finding, Split, read_lines
 from taghead.data.transforms import batch, draw_centre
 from taghead.errors import InputError
 from taghead.evaluate import Predictions, predict
+from taghead.machine import Machine
 from taghead.metrics import mca_interval, wilson
 from taghead.model import Trained
-from taghead.run import Machine, token_cache, view_of
+from taghead.run import token_cache, view_of
 from taghead.tokens import TokenModel
 
 

@@ -1,6 +1,7 @@
 """Where and with what a trial runs (`Machine`): folders, weights, device, threads. Never part of its identity."""
 
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
 
@@ -40,11 +41,11 @@ def find_weights(config: Config, weights: Path | None) -> Path | None:
     if not config.model.pretrained:
         return None
     name = config.model.backbone
+    bundled = Path(__file__).parent / "backbones" / f"{name}.safetensors"
+    if weights is None and bundled.is_file():
+        return bundled
     files = BACKBONES[name].weights.files if name in BACKBONES else {}
     if weights is None:
-        bundled = Path(__file__).parent / "backbones" / f"{name}.safetensors"
-        if bundled.is_file():
-            return bundled
         public = f" (public names: {', '.join(files)})" if files else ""
         raise InputError(
             f"{name} starts from weights: give --weights FILE{public}, or start from nothing by "
@@ -57,3 +58,26 @@ def find_weights(config: Config, weights: Path | None) -> Path | None:
             return weights / file
     expected = f"expected one of {', '.join(files)}" if files else "name the file"
     raise InputError(f"{weights}: no weights of {name}; {expected}.")
+
+
+def find_device(name: str) -> str:
+    """The device that a command's ``--device`` means; ``auto`` is the GPU where there is one.
+
+    Raises:
+        InputError: A device that this machine has not; never a silent fall back to another.
+    """
+    if name == "cpu" or (name == "auto" and version("torch").endswith("+cpu")):
+        return "cpu"
+    if name != "auto" and name.split(":")[0] not in ("cpu", "cuda", "mps"):
+        raise InputError(f"--device is auto, cpu, cuda, cuda:N or mps, but got {name!r}.")
+    import torch  # takes a second
+
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"--device {name}: not to be had here ({reason}); use cpu, or auto.") from None
+    return str(device)

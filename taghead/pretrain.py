@@ -14,10 +14,11 @@ from typing import Any
 from taghead.config import Config, evolve
 from taghead.data.synthetic import Size, make_dataset
 from taghead.files import write_text
+from taghead.machine import Machine
 from taghead.model import build_model
 from taghead.recipes import recipe
 from taghead.record import KEPT_FILES
-from taghead.run import Machine, run
+from taghead.run import run
 from taghead.weights import load_weights, save_weights
 
 PRETRAIN = {

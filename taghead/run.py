@@ -7,7 +7,7 @@ import platform
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,13 +17,13 @@ from taghead.backbones import BACKBONES, Weights, own
 from taghead.checkpoint import TrainState, load_state, save_state
 from taghead.config import Config, stores_tokens
 from taghead.data.batches import Batch, eval_batches, train_batches
-from taghead.data.clips import ClipList, hold_out, read_clips
 from taghead.data.frame_cache import FrameCache
 from taghead.errors import InputError
 from taghead.evaluate import Predictions, predict
-from taghead.files import write_text
+from taghead.files import fingerprint, write_text
 from taghead.fit import DivergedError, fit, seed_for, selected_epoch
 from taghead.head import LinearHead
+from taghead.identity import clips_of
 from taghead.linear_probes import Features, Probe, fit_probes
 from taghead.machine import Machine, find_weights
 from taghead.memory import keep_freed_memory
@@ -41,46 +41,10 @@ from taghead.record import (
     write_record,
 )
 from taghead.tokens import POOLED_BATCH, TokenCache, TokenModel
-from taghead.weights import fingerprint, load_backbone, load_weights, save_weights
+from taghead.weights import load_backbone, load_weights, save_weights
 
 CHECKPOINT = "checkpoint.pt"
 FIXED_ORDER_SEED = 42  # of the released code's loader: the same order in every epoch, whatever the seed
-
-
-@dataclass(frozen=True)
-class Identity:
-    """What tells a trial from another beside its config and seed: fingerprints of the clips and of the weights.
-
-    Attributes:
-        data: Of the clips and their split.
-        weights: Of what the backbone starts from; None for weights drawn at random.
-        synthetic: Whether the clips were generated.
-        validation: Whether the data set has a validation split apart from the test split.
-    """
-
-    data: str
-    weights: str | None
-    synthetic: bool
-    validation: bool
-
-
-def find_device(name: str) -> str:
-    """The device that a command's ``--device`` means; ``auto`` is the GPU where there is one.
-
-    Raises:
-        InputError: A device that this machine has not; never a silent fall back to another.
-    """
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if name.split(":")[0] not in ("cpu", "cuda", "mps"):
-        raise InputError(f"--device is auto, cpu, cuda, cuda:N or mps, but got {name!r}.")
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"--device {name}: not to be had here ({reason}); use cpu, or auto.") from None
-    return str(device)
 
 
 def view_of(config: Config, *, device: torch.device) -> dict[str, Any]:
@@ -106,36 +70,6 @@ def token_cache(config: Config, model: VideoModel, *, frames: FrameCache, machin
     view = view_of(config, device=torch.device(machine.device))
     del view["crop_size"]  # the config's
     return TokenCache(config, model.backbone, frames=frames, folder=machine.cache, **view)
-
-
-def identify(config: Config, *, machine: Machine) -> Identity:
-    """Reads the split lists and the weights file, and gives their fingerprints.
-
-    Raises:
-        InputError: Something about the data set or the weights is not right.
-    """
-    clips = clips_of(config, machine=machine)
-    file = find_weights(config, machine.weights)
-    if config.model.backbone_source is not None:
-        build_model(config, len(clips.classes))  # fails now rather than in every trial
-    return Identity(clips.fingerprint, fingerprint(file) if file else None, clips.synthetic, clips.has_validation)
-
-
-def clips_of(config: Config, *, machine: Machine) -> ClipList:
-    """The clips of an experiment, a part of the training clips held out for validation where it says so.
-
-    Raises:
-        InputError: The data set is not right, or has not the validation split that the config needs.
-    """
-    clips = read_clips(config.data.dataset, machine.data_root, missing=machine.missing)
-    clips = hold_out(clips, config.data.holdout)
-    if config.train.selection == "best_val" and not clips.has_validation:
-        raise InputError(
-            f"train.selection=best_val needs a validation split apart from the test split, and {clips.dataset} has "
-            "none: selecting on the test split would flatter the scores. Use --set train.selection=last, or hold out "
-            "a part of the training clips by --set data.holdout=0.1."
-        )
-    return clips
 
 
 class _Trial:

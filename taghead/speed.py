@@ -210,7 +210,7 @@ def measure(
     Args:
         path: The file; another's parts in it stay.
         wanted: As from `subjects`.
-        device: As from `taghead.run.find_device`.
+        device: As from `taghead.machine.find_device`.
         threads: For torch on the CPU.
         precision: ``bfloat16`` is autocast.
         turns: Timed ones; None: 5 on a CPU, 50 elsewhere.

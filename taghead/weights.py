@@ -3,7 +3,6 @@
 A file that a user hands over fits whole or it is refused; a network is never left half loaded.
 """
 
-import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -14,8 +13,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from taghead.errors import InputError
-from taghead.files import written_whole
-from taghead.weights_file import METADATA_ENTRY, described, existing, open_weights
+from taghead.files import fingerprint, written_whole
+from taghead.weights_file import METADATA_ENTRY, described, open_weights
 from taghead.weights_layout import CLASSIFIERS, COUNTERS, STATISTICS, Network, View, recognise, released_view, views
 
 
@@ -176,16 +175,6 @@ def save_weights(weights: nn.Module | Mapping[str, Tensor], path: Path | str, *,
             beside,
             metadata={METADATA_ENTRY: json.dumps(dict(metadata), sort_keys=True)},
         )
-
-
-def fingerprint(path: Path | str) -> str:
-    """The first 16 hexadecimal digits of a file's SHA-256.
-
-    Raises:
-        InputError: No such file, or an empty one.
-    """
-    with existing(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
 
 def inspect(path: Path | str) -> Inspection:

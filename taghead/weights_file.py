@@ -16,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from taghead.errors import InputError
+from taghead.files import existing
 
 # mmaction2's and Lightning's; PyTorchVideo's; the released TAG-Head's; that of torchvision's training scripts
 WRAPPERS = ("state_dict", "model_state", "model_state_dict", "model")
@@ -75,20 +76,6 @@ def open_weights(path: Path | str) -> WeightsFile:
         if tensor.layout is not torch.strided or tensor.is_quantized or tensor.is_meta:
             raise InputError(f"{path}: {name} is sparse, quantized or empty of values; save plain tensors.")
     return WeightsFile(path, "torch file", wrappers, {name: value[name].detach() for name in value}, {})
-
-
-def existing(path: Path | str) -> Path:
-    """The path of a file that is there and not empty.
-
-    Raises:
-        InputError: It is not, or it is.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise InputError(f"{path}: no such file of weights.")
-    if path.stat().st_size == 0:
-        raise InputError(f"{path}: the file is empty; fetch it again.")
-    return path
 
 
 def described(value: object) -> str:

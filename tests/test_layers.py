@@ -20,6 +20,7 @@ FLOORS = (
     ("recipes", "machine"),
     ("weights_file", "released", "weights_layout", "weights"),
     ("model",),
+    ("identity",),
     ("tokens",),
     ("complexity", "fit", "linear_probes", "evaluate", "checkpoint"),
     ("record", "run", "probe", "speed"),

@@ -179,14 +179,14 @@ def draw(
     """Draw the figure into the frames, in place, from the farthest capsule to the nearest, with soft edges.
 
     Args:
-        frames: Background, RGB, 0 to 255.
+        frames: Background, RGB, 0 to 255; in C order.
         pose: What the figure does.
         camera: How it is seen.
         palette: A colour, RGB, 0 to 255, for each name in `PALETTE`.
     """
     ends, radii = (a.astype(np.float32) for a in project(pose, camera))
     colours = np.array([palette[name] for *_, name in _CAPSULES], dtype=np.float32)
-    every = np.arange(len(frames))
+    every, pixels = np.arange(len(frames)), frames.reshape(-1, 3)
     depth = ends[..., 2].mean(axis=2)
     # What is nearer is lighter: the only light there is, and one more sign of which way a turn goes.
     light = np.clip(1 + 0.9 * (depth - depth.mean(axis=1, keepdims=True)) / camera.height, 0.55, 1.35)
@@ -194,13 +194,16 @@ def draw(
         of_frame, radius = ends[every, far, :, :2], radii[every, far][:, None]
         low, high = of_frame.min(axis=1) - radius - 1, of_frame.max(axis=1) + radius + 1
         columns, rows = (_window(low[:, i], high[:, i], frames.shape[2 - i]) for i in range(2))
-        window = (every[:, None, None], rows[:, :, None], columns[:, None, :])
         px, py = columns[:, None, :].astype(np.float32), rows[:, :, None].astype(np.float32)
         (ax, ay), (bx, by) = (of_frame[:, i].T[..., None, None] for i in range(2))
         dx, dy = bx - ax, by - ay
         along = np.clip(((px - ax) * dx + (py - ay) * dy) / np.maximum(dx * dx + dy * dy, 1e-6), 0, 1)
-        distance = np.hypot(px - ax - along * dx, py - ay - along * dy)
-        cover = np.clip(radius[..., None] + 0.5 - distance, 0, 1)[..., None]
-        colour = np.minimum(colours[far] * light[every, far][:, None], 255)[:, None, None]
-        patch = frames[window]
-        frames[window] = patch + cover * (colour - patch)
+        right, down = px - ax - along * dx, py - ay - along * dy
+        # Most pixels of a window are not covered; those are left as they are.
+        frame, row, column = np.nonzero(right * right + down * down < np.square(radius + 1)[..., None])
+        distance = np.hypot(right[frame, row, column], down[frame, row, column])
+        cover = np.clip(radius[frame, 0] + 0.5 - distance, 0, 1)[:, None]
+        colour = np.minimum(colours[far] * light[every, far][:, None], 255)[frame]
+        covered = np.ravel_multi_index((frame, rows[frame, row], columns[frame, column]), frames.shape[:3])
+        seen = pixels[covered]
+        pixels[covered] = seen + cover * (colour - seen)

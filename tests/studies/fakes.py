@@ -191,12 +191,12 @@ def fails_often(config, **more):
 _HERE = Path(__file__).parent
 ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join([str(_HERE), str(_HERE.parents[1])])}
 _COMMAND = """
-import sys, types, fakes
-module = types.ModuleType("taghead.run")
-module.Machine, module.find_device = fakes.Place, lambda name: "cpu"
-module.identify = lambda config, machine: fakes.identify(config)
-module.run, module.complete = fakes.run, fakes.complete
-sys.modules["taghead.run"] = module
+import fakes
+from studies import trial
+from taghead import identity, machine
+machine.Machine, machine.find_device = fakes.Place, lambda name: "cpu"
+identity.identify = lambda config, machine: fakes.identify(config)
+trial.run, trial.complete = fakes.run, fakes.complete
 from studies.__main__ import main
 main()
 """

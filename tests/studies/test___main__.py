@@ -41,12 +41,12 @@ def scored(run, monkeypatch):
 def run(tmp_path, monkeypatch, capsys):
     """Runs a command in an empty folder, with the stand-in in place of `taghead.run`; gives status, output, errors."""
     module = types.ModuleType("taghead.run")
-    module.Machine = Place
-    module.identify = lambda config, machine: fakes.identify(config)
-    module.find_device = find_device
     module.run, module.complete = fakes.run, fakes.complete
     monkeypatch.setattr(command.summary, "show_costs", lambda *_, **__: None)  # has tests of its own
     monkeypatch.setitem(sys.modules, "taghead.run", module)
+    monkeypatch.setattr("taghead.machine.Machine", Place)
+    monkeypatch.setattr("taghead.machine.find_device", find_device)
+    monkeypatch.setattr("taghead.identity.identify", lambda config, machine: fakes.identify(config))
     monkeypatch.chdir(tmp_path)
     (tmp_path / "own.py").write_text(OWN)
     (tmp_path / "data").mkdir()
@@ -328,6 +328,15 @@ def test_a_stopped_search_goes_on_and_ends_as_an_undisturbed_one(scored, root, m
 @pytest.mark.parametrize("words", [["list"], ["--help"], ["run", "--help"]])
 def test_listing_and_help_load_nothing_heavy(words):
     assert loaded(f"sys.argv[1:] = {words!r}\ntry: main()\nexcept SystemExit: pass") == set()
+
+
+def test_a_launch_is_planned_without_torch(tiny_clips, root):
+    """It would be loaded a second time beside Ray's start, whose workers need it and whose driver does not."""
+    words = ["run", "components", "--dataset", "synthetic", "--data-root", str(tiny_clips), "--results", str(root)]
+    stop = "import studies.drive; studies.drive.Driver.run = lambda *_: 7"
+    assert loaded(f"sys.argv[1:] = {words!r}\n{stop}\ntry: main()\nexcept SystemExit as end: assert end.code == 7") <= {
+        "numpy"
+    }
 
 
 def test_what_is_loaded_can_be_seen():

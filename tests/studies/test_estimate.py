@@ -213,12 +213,12 @@ def test_as_many_trials_run_at_once_as_there_is_room_for(given, expected):
 
 
 def test_clips_are_counted_once_for_each_split_of_a_data_set(tiny_clips, monkeypatch):
-    from taghead import run
+    from taghead import identity
 
     read = []
-    monkeypatch.setattr(run, "read_clips", lambda *words, **more: read.append(words) or real(*words, **more))
+    monkeypatch.setattr(identity, "read_clips", lambda *words, **more: read.append(words) or real(*words, **more))
     real = __import__("taghead.data.clips", fromlist=["read_clips"]).read_clips
-    clips = count_clips({"synthetic": run.Machine(data_root=tiny_clips)})
+    clips = count_clips({"synthetic": identity.Machine(data_root=tiny_clips)})
     config = evolve(BASE, {"data.dataset": "synthetic"})
     assert clips(config)[:4] == clips(evolve(config, {"head.alpha": 0.3}))[:4] == (4, 64, 4, 12)
     assert len(read) == 1

@@ -13,8 +13,9 @@ from taghead import __main__ as command
 from taghead.config import evolve
 from taghead.data.clips import read_clips
 from taghead.data.frame_cache import FrameCache
+from taghead.machine import Machine
 from taghead.recipes import recipe
-from taghead.run import Machine, run
+from taghead.run import run
 
 Call = Callable[..., tuple[int, str, str]]
 TINY = evolve(

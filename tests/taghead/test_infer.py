@@ -11,11 +11,12 @@ import torch
 from taghead.config import evolve
 from taghead.errors import InputError
 from taghead.infer import classify, evaluate_split, read_class_names, summary
+from taghead.machine import Machine
 from taghead.metrics import mca_interval, wilson
 from taghead.model import Trained, load_trained
 from taghead.recipes import recipe
 from taghead.record import read_record
-from taghead.run import Machine, run
+from taghead.run import run
 
 TINY = evolve(
     recipe("synthetic"),

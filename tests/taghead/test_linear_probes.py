@@ -18,9 +18,10 @@ from taghead.data.clips import Clip
 from taghead.fit import fit
 from taghead.head import LinearHead
 from taghead.linear_probes import Features, Probe, fit_probes
+from taghead.machine import Machine
 from taghead.recipes import recipe
 from taghead.record import read_record
-from taghead.run import Machine, run
+from taghead.run import run
 from taghead.tokens import TokenBatch, TokenModel
 
 BASE = TrainConfig(epochs=3, batch_size=4, lr=1e-2, token_views=0)

@@ -8,10 +8,11 @@ import torch
 from taghead import probe
 from taghead.checkpoint import TrainState, save_state
 from taghead.config import Config, evolve
+from taghead.machine import Machine
 from taghead.model import build_model
 from taghead.probe import device_name, file_sizes, step_cost
 from taghead.recipes import recipe
-from taghead.run import CHECKPOINT, Machine, run
+from taghead.run import CHECKPOINT, run
 from taghead.weights import save_weights
 
 TINY = evolve(

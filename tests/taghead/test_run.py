@@ -18,10 +18,12 @@ from taghead.data.clips import read_clips
 from taghead.errors import InputError
 from taghead.evaluate import Predictions
 from taghead.fit import learning_rate
+from taghead.identity import identify
+from taghead.machine import Machine, find_device
 from taghead.metrics import mca, top1
 from taghead.recipes import recipe
 from taghead.record import Record, read_record, trial_id
-from taghead.run import Machine, complete, find_device, identify, run
+from taghead.run import complete, run
 
 SIZES = (
     "data.num_frames", "data.short_side", "data.crop_size", "model.backbone", "model.pretrained", "train.epochs",
@@ -100,7 +102,8 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from taghead.config import load
-from taghead.run import Machine, run
+from taghead.machine import Machine
+from taghead.run import run
 def kill(row):
     if row["epoch"] == int(sys.argv[4]):
         os.kill(os.getpid(), signal.SIGKILL)

@@ -26,11 +26,11 @@ from taghead.data.transforms import batch, draw_train
 from taghead.evaluate import predict
 from taghead.fit import learning_rate, seed_for
 from taghead.head import grid_tokens
-from taghead.machine import find_weights
+from taghead.machine import Machine, find_weights
 from taghead.model import VideoModel, build_model, load_trained
 from taghead.recipes import recipe
 from taghead.record import Record
-from taghead.run import Machine, complete, run, token_cache, view_of
+from taghead.run import complete, run, token_cache, view_of
 from taghead.tokens import VIEW_SEED, TokenCache, TokenModel, token_bytes
 from taghead.weights import load_backbone
 
@@ -249,7 +249,8 @@ import os, signal, sys
 from pathlib import Path
 from taghead import array_folder
 from taghead.config import load
-from taghead.run import Machine, run
+from taghead.machine import Machine
+from taghead.run import run
 count, write = 0, array_folder._write
 def dying(place, head, array):
     global count

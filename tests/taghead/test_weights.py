@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from taghead.backbones.r2plus1d import R2Plus1D, r2plus1d_narrow
 from taghead.errors import InputError
-from taghead.weights import convert, fingerprint, inspect, load_backbone, load_weights, save_weights
+from taghead.files import fingerprint
+from taghead.weights import convert, inspect, load_backbone, load_weights, save_weights
 
 State = dict[str, Tensor]
 
@@ -250,7 +251,7 @@ def test_our_own_file_is_not_cast(tmp_path):
 
 def test_the_same_weights_give_the_same_bytes_in_every_process(tmp_path):
     code = (
-        "import sys, torch; from taghead.weights import save_weights, fingerprint;"
+        "import sys, torch; from taghead.files import fingerprint; from taghead.weights import save_weights;"
         "save_weights({'b': torch.ones(3), 'a': torch.zeros(2, 2)}, sys.argv[1], metadata=dict(zip('vwxyz', '12345')));"
         "print(fingerprint(sys.argv[1]))"
     )

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from taghead.errors import InputError
-from taghead.weights import fingerprint
+from taghead.files import fingerprint
 from taghead.weights_file import open_weights
 
 

@@ -11,10 +11,12 @@ from torch import nn
 from taghead.backbones.own import build_own, features_of, is_own, source_of
 from taghead.config import Config, build, canonical, evolve, identity
 from taghead.errors import InputError
+from taghead.identity import identify
+from taghead.machine import Machine
 from taghead.model import build_model
 from taghead.recipes import recipe
 from taghead.record import read_record, trial_id
-from taghead.run import Machine, identify, run
+from taghead.run import run
 
 SOURCE = """
 from dataclasses import dataclass
