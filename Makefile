@@ -35,12 +35,16 @@ demo: $(INSTALLED)
 EXAMPLE := results/example
 EXAMPLE_STUDIES := main components stages ffn_width alpha readout controls
 ON_SMALL := --dataset synthetic --data-root $(DATA) --cache $(DATA)-frames --device cpu --results $(EXAMPLE)
+SPEED := --out $(EXAMPLE)/speed.json --device cpu --threads 2
 
 example: $(INSTALLED)
 	$(BIN)/taghead prepare synthetic --size small --out $(DATA)
 	$(BIN)/taghead-studies run $(EXAMPLE_STUDIES) $(ON_SMALL) --seeds $(SEEDS)
 	$(BIN)/taghead-studies run head_search $(ON_SMALL) --trials 12 --set model.backbone=r2plus1d_narrow
+	$(BIN)/taghead speed $(SPEED) --batch 1
+	$(BIN)/taghead speed $(SPEED) --backbones r2plus1d_narrow --frames 16 --size 48 --set head.ffn_dim=256
 	$(BIN)/taghead-analysis report $(EXAMPLE_STUDIES) head_search --results $(EXAMPLE) --out $(EXAMPLE)/report.html --files
+	$(BIN)/taghead-analysis drift main --results $(EXAMPLE) --data-root $(DATA) --out $(EXAMPLE)/drift --format md,csv,tex,html --figures png
 
 test: $(INSTALLED)
 	$(BIN)/pytest -n 2 --dist loadfile

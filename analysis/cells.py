@@ -4,6 +4,7 @@ import math
 import os
 import zlib
 from collections.abc import Iterable
+from contextlib import suppress
 from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
@@ -177,6 +178,20 @@ def _layout(header: bytes) -> tuple[tuple[int, ...], bool, np.dtype]:
     if np.lib.format.read_magic(file) != (1, 0):
         raise ValueError("a long header")
     return np.lib.format.read_array_header_1_0(file)
+
+
+def data_facts(results: Path, trials: Iterable[str]) -> DataFacts | None:
+    """What the first of some trials that has a readable record says of its clips; None where none has.
+
+    Args:
+        results: The results folder.
+        trials: Their ids.
+    """
+    for trial in trials:
+        with suppress(InputError):  # of a damaged record the table tells
+            if record := Store(results).read(trial):
+                return record.data
+    return None
 
 
 def trial_in_words(cell: Cell, seed: int) -> str:

@@ -3,9 +3,9 @@
 Command: ``taghead-analysis classes main``. Pooled over the seeds of a cell: every seed tells the same test clips.
 """
 
-from collections.abc import Iterable
-from contextlib import suppress
+import shlex
 from dataclasses import dataclass
+from itertools import permutations
 from pathlib import Path
 
 import numpy as np
@@ -15,19 +15,19 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 from numpy import ndarray
 
-from analysis.cells import read_arrays, trial_in_words
+from analysis.cells import data_facts, read_arrays, trial_in_words
 from analysis.embeddings import Clips, class_names
 from analysis.figure import COLUMN, PALETTE, new_figure, stamp, styled
 from analysis.formats import MINUS, Table
 from analysis.places import slug
 from studies.plan import Cell, Plan
-from studies.store import Store
 from taghead.errors import InputError, nearest
 from taghead.metrics import wilson
 
 NAMED = 30  # classes up to which each has a line of its own in the figure
 GROUPS = 5  # of classes by size, where there are more
 PAIRS = 10
+ASYMPTOTIC = 10  # classes from which the t-distribution stands for all orders of them
 LONGEST_NAME = 28  # characters, of which a column's width leaves half to the points
 Drawn = tuple[str, Figure, str, str, Table]
 
@@ -44,6 +44,7 @@ class Told:
         guesses: The classes that they were given; -1 for a clip that does not decode.
         num_classes: As many as there are logits.
         train_counts: How many clips of each class were trained on; None where the records do not hold it.
+        classes: Their names by label; empty where the records do not hold them.
     """
 
     cell: Cell
@@ -53,11 +54,12 @@ class Told:
     guesses: ndarray
     num_classes: int
     train_counts: tuple[int, ...] | None = None
+    classes: tuple[str, ...] = ()
 
     @property
     def names(self) -> dict[int, str]:
         """The classes' names by label, of those that have test clips."""
-        return class_names(Clips(self.cell.row, self.ids, self.labels, self.guesses))
+        return class_names(Clips(self.cell.row, self.ids, self.labels, self.guesses, names=self.classes))
 
 
 def load(results: Path, plan: Plan, *, row: str, dataset: str) -> tuple[Told, list[str]]:
@@ -86,19 +88,12 @@ def load(results: Path, plan: Plan, *, row: str, dataset: str) -> tuple[Told, li
             except InputError as error:
                 left_out.append(f"{trial_in_words(cell, seed)}: {error} and was left out.")
     if not parts:
-        remedy = f"run taghead-studies run {plan.name} --results {results} first."
+        remedy = f"run taghead-studies run {plan.name} --results {shlex.quote(str(results))} first."
         raise InputError(f"study {plan.name}, {row}, {dataset}: no predictions; {' '.join(left_out) or remedy}")
     ids, labels, guesses = (np.concatenate([part[place] for part in parts.values()]) for place in range(3))
-    classes = max(part[3] for part in parts.values())
-    return Told(cell, tuple(parts), ids, labels, guesses, classes, _train_counts(results, cell, parts)), left_out
-
-
-def _train_counts(results: Path, cell: Cell, seeds: Iterable[int]) -> tuple[int, ...] | None:
-    for seed in seeds:
-        with suppress(InputError):  # of a damaged record the table tells
-            if record := Store(results).read(cell.trials[seed]):
-                return record.data.train_counts
-    return None
+    number, facts = max(part[3] for part in parts.values()), data_facts(results, [cell.trials[seed] for seed in parts])
+    known = (facts.train_counts, facts.classes) if facts else (None, ())
+    return Told(cell, tuple(parts), ids, labels, guesses, number, *known), left_out
 
 
 def _paths(results: Path, cell: Cell) -> dict[int, Path]:
@@ -148,6 +143,8 @@ def classes_data(told: Told) -> pd.DataFrame:
 def size_correlation(data: pd.DataFrame) -> tuple[float, float]:
     """Spearman's rank correlation of size and accuracy over classes, and its p-value; NaN where either is constant.
 
+    With fewer than `ASYMPTOTIC` classes the p-value is exact: the share of all orders that are as far from 0.
+
     Args:
         data: As from `classes_data`.
     """
@@ -156,7 +153,15 @@ def size_correlation(data: pd.DataFrame) -> tuple[float, float]:
     from scipy.stats import spearmanr  # slow to load
 
     found = spearmanr(data["size"], data["accuracy"])
-    return float(found.statistic), float(found.pvalue)
+    exact = len(data) < ASYMPTOTIC
+    return float(found.statistic), _exact_p(data) if exact else float(found.pvalue)
+
+
+def _exact_p(data: pd.DataFrame) -> float:
+    sizes, accuracies = (data[name].rank().to_numpy() - (len(data) + 1) / 2 for name in ("size", "accuracy"))
+    # ranks and their spread stay as they are, so that the product alone tells one order from another
+    products = np.array(list(permutations(sizes))) @ accuracies
+    return float((np.abs(products) >= abs(sizes @ accuracies) - 1e-9).mean())
 
 
 def classes_notes(told: Told, data: pd.DataFrame) -> list[str]:
@@ -353,11 +358,16 @@ def _draw_many(axis: Axes, data: pd.DataFrame) -> None:
     means = group_means(data)
     axis.plot(means["size"], means["accuracy"], color=PALETTE[1], marker="s", label="mean of classes by size")
     axis.set_xlabel(f"{data['sized_by'].iloc[0]} clips of the class")
-    if data["size"].max() >= 8 * data["size"].min():
-        axis.set_xscale("log")
+    low, high = data["size"].min(), data["size"].max()
+    if high >= 8 * max(low, 1):
+        if low:
+            axis.set_xscale("log")
+        else:  # a logarithm has no place for classes that were not trained on
+            axis.set_xscale("symlog", linthresh=1)
+            axis.set_xlim(left=-0.2)
         axis.xaxis.set_minor_locator(NullLocator())
-        low, high = data["size"].min(), data["size"].max()
         ticks = [one * 10**power for power in range(6) for one in (1, 2, 5) if low <= one * 10**power <= high]
+        ticks = ticks if low else [0, *ticks]
         axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
 
 

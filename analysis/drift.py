@@ -5,6 +5,7 @@ clips record their drift (``clips.csv`` in the data root, column ``drift_pixels`
 the clip); so may clips of your own, in the same two columns. Command: ``taghead-analysis drift components``.
 """
 
+import math
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -154,19 +155,38 @@ def drift_table(plan: Plan, data: pd.DataFrame, left_out: Iterable[str] = ()) ->
     dataset = str(data["dataset"].iloc[0])
     ranges = data.drop_duplicates("bin").sort_values("bin")
     header = ("", *(f"{one.low:.1f} to {one.high:.1f} px ({one.clips} clips)" for one in ranges.itertuples()),
-              "most - least, points")  # fmt: skip
+              "most - least, points [95 % interval]")  # fmt: skip
     rows = []
     for row, mine in data.groupby("row", sort=False):
         cells = [f"{one.accuracy:.1f} [{one.accuracy_low:.0f}, {one.accuracy_high:.0f}]" for one in mine.itertuples()]
-        rows.append((str(row), *cells, signed(_change(mine))))
+        rows.append((str(row), *cells, _in_words(*change(mine))))
     notes = (*statements(data), *left_out)
     title = f"Top-1 by camera drift on {dataset}, percent [95 % interval over clips]"
     name = f"{plan.name}_{slug(dataset)}_drift"
     return Table(name, title, header, tuple(rows), data, notes, synthetic=is_synthetic(plan, dataset))
 
 
-def _change(mine: pd.DataFrame) -> float:
-    return float(mine["accuracy"].iloc[-1] - mine["accuracy"].iloc[0])
+def change(mine: pd.DataFrame) -> tuple[float, float, float]:
+    """The change of accuracy from least to most drift, with Newcombe's 95 % interval of the difference of two shares.
+
+    The two bins hold different clips. Each end goes as far from the difference as Wilson's intervals of both bins do
+    together, by Pythagoras (Newcombe 1998, method 10).
+
+    Args:
+        mine: One row of `drift_data`, its bins in order.
+
+    Returns:
+        The change and the two ends, in points.
+    """
+    least, most = mine.iloc[0], mine.iloc[-1]
+    found = float(most.accuracy - least.accuracy)
+    down = math.hypot(most.accuracy - most.accuracy_low, least.accuracy_high - least.accuracy)
+    up = math.hypot(most.accuracy_high - most.accuracy, least.accuracy - least.accuracy_low)
+    return found, found - down, found + up
+
+
+def _in_words(found: float, low: float, high: float) -> str:
+    return f"{signed(found)} [{signed(low)}, {signed(high)}]"
 
 
 def statements(data: pd.DataFrame) -> list[str]:
@@ -183,24 +203,23 @@ def statements(data: pd.DataFrame) -> list[str]:
     ]
     if data["bin"].nunique() < 2:
         return [*said, "All clips drift alike, so that there is nothing to compare."]
-    told = []
-    for row, mine in data.groupby("row", sort=False):
-        least, most = mine.iloc[0], mine.iloc[-1]
-        if least.accuracy_low > most.accuracy_high or most.accuracy_low > least.accuracy_high:
-            told.append(f"{row} ({signed(_change(mine))} points)")
-    rows = data["row"].nunique()
+    changes = {str(row): change(mine) for row, mine in data.groupby("row", sort=False)}
+    told = [f"{row} ({_in_words(*found)} points)" for row, found in changes.items() if found[1] > 0 or found[2] < 0]
     if told:
-        said.append(f"The intervals of least and most drift are apart for {', '.join(told)}.")
-    else:
-        every = "the one row" if rows == 1 else f"all {rows} rows"
         said.append(
-            f"The intervals of least and most drift overlap in {every}: these clips do not tell whether drift costs "
-            "accuracy."
+            f"The 95 % interval of the change from least to most drift (Newcombe's) leaves out 0 for "
+            f"{', '.join(told)}; each row by itself: without any effect one in 20 would."
         )
-    changes = pd.Series({str(row): _change(mine) for row, mine in data.groupby("row", sort=False)})
+    else:
+        every = "the one row" if len(changes) == 1 else f"all {len(changes)} rows"
+        said.append(
+            f"The 95 % interval of the change from least to most drift (Newcombe's) holds 0 in {every}: these clips do "
+            "not tell whether drift costs accuracy."
+        )
+    lowest, highest = (pick(changes, key=lambda row: changes[row][0]) for pick in (min, max))
     said.append(
-        f"From least to most drift Top-1 changes by {signed(changes.min())} ({changes.idxmin()}) to "
-        f"{signed(changes.max())} points ({changes.idxmax()})."
+        f"From least to most drift Top-1 changes by {signed(changes[lowest][0])} ({lowest}) to "
+        f"{signed(changes[highest][0])} points ({highest})."
     )
     return said
 

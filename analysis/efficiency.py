@@ -19,6 +19,7 @@ from analysis.complexity import WIDTHS, count, paper_model
 from analysis.differences import METRIC_NAMES
 from analysis.figure import COLUMN, MARKERS, PAGE, PALETTE, new_figure, stamp, styled
 from analysis.formats import Table
+from analysis.intervals import paired_difference
 from analysis.places import slug
 from analysis.tables import signed, summary
 from studies.plan import Cell, Plan
@@ -159,10 +160,29 @@ def accuracy_data(results: Path, plan: Plan) -> pd.DataFrame:
         plan: The study.
 
     Returns:
-        The cells of `analysis.tables.summary` that have a value, with the columns of `costs_data`.
+        As `measured_cells`, with the columns of `costs_data`.
     """
     frame = cells.join(results, plan)
-    return summary(frame, plan).query("n > 0").merge(costs_data(plan, frame), on=["row", "dataset"])
+    return measured_cells(plan, frame).merge(costs_data(plan, frame), on=["row", "dataset"])
+
+
+def measured_cells(plan: Plan, frame: pd.DataFrame) -> pd.DataFrame:
+    """What a study measured, and under which seed.
+
+    Args:
+        plan: The study.
+        frame: As from `analysis.cells.read`.
+
+    Returns:
+        The cells of `analysis.tables.summary` that have a value; ``by_seed``, their complete trials' values by seed.
+    """
+    by_seed = {
+        key: {trial.seed: trial.value for trial in trials if trial.status == "complete"}
+        for key, trials in cells.by_cell(frame).items()
+    }
+    there = summary(frame, plan).query("n > 0")
+    keys = zip(there["row"], there["dataset"], there["metric"], strict=True)
+    return there.assign(by_seed=[by_seed[key] for key in keys])
 
 
 def accuracy_figures(results: Path, plan: Plan) -> Iterator[tuple[str, pd.DataFrame, Figure]]:
@@ -227,7 +247,7 @@ def front_note(points: pd.DataFrame, *, cost: str = "multiply_adds", what: str =
     """The Pareto front in words: its rows, the cheapest first, and what each step along it gains and costs.
 
     Args:
-        points: One column and one metric of `accuracy_data`, or the like.
+        points: One column and one metric of `accuracy_data`, or the like; without ``by_seed`` no interval is told.
         cost: The column of the costs.
         what: What those are called.
     """
@@ -237,16 +257,26 @@ def front_note(points: pd.DataFrame, *, cost: str = "multiply_adds", what: str =
         return f"Pareto front: {first.row} alone, which no row beats in accuracy and none in {what}."
     said = [f"Pareto front (means; {what}): {first.row} at {first.mean:.1f} %"]
     for here, there in zip(front.itertuples(), others, strict=False):
-        times = getattr(there, cost) / getattr(here, cost)
-        step = f"{there.row}, {signed(there.mean - here.mean)} points for {times:.3g} times as much"
-        said.append(step + _overlap(here, there))
-    return "; ".join(said) + "."
+        price = _price(getattr(there, cost) / getattr(here, cost))
+        said.append(f"{there.row}, {_gain(here, there)} for {price}")
+    brackets = " In brackets: 95 % interval of the difference, paired over seeds." if "[" in "".join(said[1:]) else ""
+    return f"{'; '.join(said)}.{brackets}"
 
 
-def _overlap(here: Any, there: Any) -> str:
-    if here.n < 2 or there.n < 2:
-        return " (one seed: no interval)"
-    return " (their 95 % intervals overlap)" if there.low <= here.high else " (their 95 % intervals are apart)"
+def _price(times: float) -> str:
+    return f"{100 * (times - 1):.2g} % more" if times < 1.1 else f"{times:.3g} times as much"
+
+
+def _gain(here: Any, there: Any) -> str:
+    points = f"{signed(there.mean - here.mean)} points"
+    if not hasattr(here, "by_seed"):
+        return points
+    paired = paired_difference(there.by_seed, here.by_seed)
+    if paired.sd is None or paired.low is None or paired.high is None:
+        return f"{points} ({'one seed' if paired.n else 'no seed'} in common: no interval)"
+    if not paired.varies:
+        return f"{points} (in each of {paired.n} seeds: no interval)"
+    return f"{signed(paired.mean)} points [{signed(paired.low)}, {signed(paired.high)}]"
 
 
 @styled

@@ -1,6 +1,5 @@
 """The pooled vectors that trials kept, over the same clips in every row, with the names of their classes."""
 
-import json
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -8,9 +7,8 @@ from typing import Any
 
 import numpy as np
 from numpy import ndarray
-from safetensors import SafetensorError, safe_open
 
-from analysis.cells import read_arrays, trial_in_words
+from analysis.cells import data_facts, read_arrays, trial_in_words
 from studies.plan import Cell, Plan
 from taghead.errors import InputError, nearest
 
@@ -49,7 +47,7 @@ def load(
         plan: The study.
         dataset: One of its columns.
         seed: One of its seeds.
-        classes: Their names by label; empty: those in a row's kept weights, if any.
+        classes: Their names by label; empty: those in a record, if there are any.
 
     Returns:
         The rows, and a sentence on each row and on the clips that are in no panel.
@@ -76,8 +74,8 @@ def load(
                 said.append(f"{trial_in_words(cell, seed)}: {error} and was left out.")
     if not found:
         raise InputError(f"study {plan.name}: no embeddings to draw. {' '.join(said)}")
-    names = classes or next((names for path in there.values() if (names := _stored_names(path.parent))), ())
-    return _in_common(found, names, said)
+    facts = data_facts(results, [cell.trials[seed] for cell in cells])
+    return _in_common(found, classes or (facts.classes if facts else ()), said)
 
 
 def _read(path: Path, cell: Cell) -> Clips:
@@ -90,16 +88,6 @@ def _read(path: Path, cell: Cell) -> Clips:
     if len(np.unique(vectors[usable], axis=0)) < 2:
         raise InputError(f"its {usable.sum()} vectors are all equal")
     return Clips(cell.row, ids[usable], labels[usable], vectors[usable], cell.dataset)
-
-
-def _stored_names(trial: Path) -> tuple[str, ...]:
-    """The classes that a trial's kept weights name; none where it kept none, or they cannot be read."""
-    try:
-        with safe_open(trial / "weights.safetensors", framework="np") as file:
-            names = json.loads((file.metadata() or {}).get("classes", "[]"))
-    except (OSError, ValueError, SafetensorError):
-        return ()
-    return tuple(names) if isinstance(names, list) and all(isinstance(name, str) for name in names) else ()
 
 
 def _in_common(found: list[Clips], names: tuple[str, ...], said: list[str]) -> tuple[list[Clips], list[str]]:
@@ -125,7 +113,8 @@ def class_names(clips: Clips) -> dict[int, str]:
         clips: Any row.
     """
     if clips.names and clips.labels.max() < len(clips.names):
-        return {label: clips.names[label] or f"class {label}" for label in np.unique(clips.labels).tolist()}
+        known = {label: clips.names[label] or f"class {label}" for label in np.unique(clips.labels).tolist()}
+        return {label: name.replace("_", " ") for label, name in known.items()}
     stems: dict[int, set[str]] = {}
     for one, label in zip(clips.ids.tolist(), clips.labels.tolist(), strict=True):
         stems.setdefault(label, set()).add(re.sub(r"_\d+$", "", one.rpartition("/")[2]))

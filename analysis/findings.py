@@ -6,6 +6,7 @@ from typing import Any
 import pandas as pd
 
 from analysis.differences import METRIC_NAMES
+from analysis.intervals import ROUNDING
 from analysis.significance import LEVEL
 from analysis.tables import signed
 from studies.plan import Plan
@@ -43,7 +44,9 @@ def _best(cells: pd.DataFrame, frame: pd.DataFrame, dataset: str, metric: str) -
     else:
         text = f"On {dataset}, {name} of {rows[0]} is"
     text += f" {best['mean']:.1f} %"
-    if best["n"] > 1:
+    if best["n"] > 1 and best["sd"] < ROUNDING:
+        text += f" in each of {best['n']} seeds, so that there is no interval"
+    elif best["n"] > 1:
         low, high = max(0.0, best["low"]), min(100.0, best["high"])
         text += f" ± {best['sd']:.1f} over {best['n']} seeds (95 % interval {low:.1f} to {high:.1f} %)"
     else:
@@ -61,7 +64,9 @@ def _chance(frame: pd.DataFrame, dataset: str) -> float:
 
 def _against_base(cells: pd.DataFrame, base: str, dataset: str, metric: str) -> Iterable[str]:
     """What the paired tests over seeds tell; rows of the same bits as the base are told of elsewhere."""
-    compared = cells[cells["difference_low"].notna() & ~cells["identical"]]
+    apart = cells[(cells["difference_n"] > 1) & ~cells["identical"]]
+    fixed = apart[apart["difference_low"].isna()]
+    compared = apart.drop(fixed.index)
     clear = compared[compared["p_seeds_holm"] < LEVEL]
     unclear = compared.drop(clear.index)
     name = METRIC_NAMES[metric]
@@ -75,6 +80,11 @@ def _against_base(cells: pd.DataFrame, base: str, dataset: str, metric: str) -> 
         yield (
             f"On {dataset}, these seeds do not tell {_differences(unclear)} from {base}: no p < {LEVEL} after the "
             "correction. That is not to say that there is no difference."
+        )
+    if len(fixed):
+        yield (
+            f"On {dataset}, each seed gives the same difference in {name} to {base} for {_differences(fixed)}: what "
+            "does not vary has no interval and no test over seeds."
         )
 
 
@@ -91,12 +101,11 @@ def limits(plan: Plan, data: pd.DataFrame, frame: pd.DataFrame) -> list[str]:
         frame: As from `analysis.cells.read`.
     """
     said = []
-    trials = frame.drop_duplicates(["row", "dataset", "seed"])
-    done = int((trials["status"] == "complete").sum())
-    if done < len(trials):
-        counts = trials.loc[trials["status"] != "complete", "status"].value_counts()
+    counts = progress(frame)
+    trials, done = counts.pop("trials"), counts.pop("complete", 0)
+    if done < trials:
         parts = ", ".join(f"{count} {status}" for status, count in sorted(counts.items()))
-        said.append(f"{done} of {len(trials)} trials are complete ({parts}): what follows from the rest may change.")
+        said.append(f"{done} of {trials} trials are complete ({parts}): what follows from the rest may change.")
     generated = frame.loc[frame["synthetic"], "dataset"].unique()
     if len(generated):
         said.append(
@@ -111,17 +120,24 @@ def _resolution(plan: Plan, data: pd.DataFrame) -> Iterable[str]:
     metric = plan.metrics[0]
     for dataset in plan.datasets:
         cells = data[(data["dataset"] == dataset) & (data["metric"] == metric)]
-        halves = ((cells["difference_high"] - cells["difference_low"]) / 2).dropna()
-        halves = halves[halves > 0]
-        if len(halves):
-            seeds, low, high = int(cells["difference_n"].max()), f"{halves.min():.1f}", f"{halves.max():.1f}"
+        known = cells[cells["difference_low"].notna()]
+        halves = (known["difference_high"] - known["difference_low"]) / 2
+        if len(known):
+            low, high = f"{halves.min():.1f}", f"{halves.max():.1f}"
+            few, many = known["difference_n"].min(), known["difference_n"].max()
+            seeds = str(few) if few == many else f"{few} to {many}"
             yield (
                 f"On {dataset}, with {seeds} seeds, the 95 % intervals of differences in {METRIC_NAMES[metric]} to "
                 f"{plan.base_row} reach {low if low == high else f'{low} to {high}'} points to either side: smaller "
                 f"differences are within the spread between seeds, which {seeds} seeds tell only roughly."
             )
-        elif (cells["n"] == 1).any():
+        if cells["n"].max() == 1:
             yield f"On {dataset}, one seed a row has no spread, so that no difference can be judged."
+        elif len(single := cells.loc[cells["difference_n"] == 1, "row"]):
+            yield (
+                f"On {dataset}, the difference to {plan.base_row} cannot be judged over the one seed in common for "
+                f"{', '.join(single)}."
+            )
 
 
 def _test_clips(plan: Plan, data: pd.DataFrame, frame: pd.DataFrame) -> Iterable[str]:

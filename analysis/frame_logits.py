@@ -174,7 +174,8 @@ def load(
 
 
 def _how_to_keep(results: Path, plan: Plan, cell: Cell, lacking: list[int]) -> str:
-    command = run_command(plan, results)
+    others = tuple(name for name in plan.keep if name not in ("weights", "frame_means"))
+    command = run_command(plan.model_copy(update={"keep": others}), results)
     how = "launch it again with" if command.startswith("#") else f"run {command}"
     seeds = f"seed{'s' if len(lacking) > 1 else ''} {', '.join(map(str, lacking))}"
     return (

@@ -5,7 +5,7 @@ Under the paper's mean readout the logits depend on the graph through T numbers 
 there. Both are closed forms: nothing is trained here. Command: ``taghead-analysis frame_weights``.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -22,8 +22,6 @@ from taghead.graph import (
     WEIGHT_DECIMALS,
     check_propagation,
     frame_operators,
-    frame_weights,
-    retained_contrast,
     split_edges,
 )
 from taghead.head import READOUTS, TAGHead
@@ -54,19 +52,19 @@ def frame_weights_data(
         steps: Numbers of propagation steps.
 
     Returns:
-        Columns ``graph, alpha, k_prop, frame`` (from 1), ``weight`` (T*w; 1 is plain averaging) and ``contrast`` (the
-        fraction of the differences within a frame that is left).
+        Columns ``graph, alpha, k_prop, frame`` (from 1), ``weight`` (T*w; 1 is plain averaging), ``contrast`` and
+        ``contrast_least`` (the fraction of the differences within a frame that is left at most and at least).
     """
-    steps = tuple(steps)
-    rows = []
-    for name, (edges, combination) in GRAPHS.items():
-        for alpha in alphas:
-            for k_prop in steps:
-                graph: dict[str, Any] = {"edges": edges, "edge_combination": combination}
-                weights = grid[0] * frame_weights(grid, alpha=alpha, k_prop=k_prop, **graph).numpy()
-                contrast = float(retained_contrast(grid, alpha=alpha, k_prop=k_prop, **graph))
-                rows += [(name, alpha, k_prop, t, float(w), contrast) for t, w in enumerate(weights, start=1)]
-    return pd.DataFrame(rows, columns=["graph", "alpha", "k_prop", "frame", "weight", "contrast"])
+    alphas, steps = tuple(alphas), tuple(steps)
+    names = ["graph", "alpha", "k_prop", "frame"]
+    index = pd.MultiIndex.from_product([GRAPHS, alphas, steps, range(1, grid[0] + 1)], names=names)
+    left = contrasts(grid, alphas=alphas, steps=steps)
+    numbers = {
+        "weight": 1 + deviations(grid, alphas=alphas, steps=steps).ravel(),
+        "contrast": left[..., -1].repeat(grid[0]),
+        "contrast_least": left[..., 0].repeat(grid[0]),
+    }
+    return pd.DataFrame(numbers, index=index).reset_index()
 
 
 def deviations(grid: tuple[int, int], *, alphas: Iterable[float], steps: Iterable[int]) -> Float[ndarray, "G A Q T"]:
@@ -83,7 +81,32 @@ def deviations(grid: tuple[int, int], *, alphas: Iterable[float], steps: Iterabl
     Raises:
         InputError: alpha or K_prop out of range.
     """
-    alphas, steps = tuple(alphas), tuple(steps)
+    sums = _propagated(grid, tuple(alphas), tuple(steps), lambda a1, a0: a1)
+    return np.round(sums - 1, WEIGHT_DECIMALS) + 0.0  # no negative zeros
+
+
+def contrasts(grid: tuple[int, int], *, alphas: Iterable[float], steps: Iterable[int]) -> Float[ndarray, "G A Q T"]:
+    """The singular values of S0, smallest first: what is left of the differences within a frame.
+
+    How much it is depends on how they go over time: no pattern keeps less than the first or more than the last, which
+    is `taghead.graph.retained_contrast`. A0 is symmetric and S0 a polynomial in it, so that each eigenvalue follows
+    Eq. 2 by itself, s <- (1 - alpha) a s + alpha. Arguments as `deviations`.
+
+    Raises:
+        InputError: As `deviations`.
+    """
+    # block: A0 of intra-frame edges is 0, and has the eigenvectors of any other
+    found = _propagated(grid, tuple(alphas), tuple(steps), lambda a1, a0: np.diag(np.linalg.eigvalsh(a0)))
+    return np.sort(np.abs(found), axis=-1)
+
+
+def _propagated(
+    grid: tuple[int, int],
+    alphas: tuple[float, ...],
+    steps: tuple[int, ...],
+    operator: Callable[[ndarray, ndarray], Float[ndarray, "T T"]],
+) -> Float[ndarray, "G A Q T"]:
+    """Eq. 2 on a row of ones, u <- (1 - alpha) u A + alpha 1^T, for an A made of A1 and A0; the mean over the parts."""
     for alpha in alphas:
         for k_prop in steps:
             check_propagation(alpha=alpha, k_prop=k_prop)
@@ -92,13 +115,13 @@ def deviations(grid: tuple[int, int], *, alphas: Iterable[float], steps: Iterabl
     for sums, (edges, combination) in zip(found, GRAPHS.values(), strict=True):
         parts = split_edges(edges, edge_combination=combination)
         for part in parts:
-            a1 = frame_operators(grid, alpha=0.0, k_prop=1, edges=part)[0].numpy()
+            a = operator(*(one.numpy() for one in frame_operators(grid, alpha=0.0, k_prop=1, edges=part)))
             u = ones
             for k_prop in range(max(steps, default=0) + 1):
                 for place in (place for place, wanted in enumerate(steps) if wanted == k_prop):
                     sums[:, place] += u / len(parts)
-                u = (1 - teleport) * (u @ a1) + teleport
-    return np.round(found - 1, WEIGHT_DECIMALS) + 0.0  # no negative zeros
+                u = (1 - teleport) * (u @ a) + teleport
+    return found
 
 
 def extremes(data: pd.DataFrame) -> pd.DataFrame:
@@ -108,14 +131,16 @@ def extremes(data: pd.DataFrame) -> pd.DataFrame:
         data: As from `frame_weights_data`.
 
     Returns:
-        Columns ``graph, alpha, k_prop, deviation`` (largest abs(T*w - 1), in percent) and ``contrast`` (percent).
+        Columns ``graph, alpha, k_prop, deviation`` (largest abs(T*w - 1)), ``contrast`` and ``contrast_least``; all
+        three in percent.
     """
-    parts = data.assign(deviation=100 * (data["weight"] - 1).abs(), contrast=100 * data["contrast"])
-    return parts.groupby(["graph", "alpha", "k_prop"], sort=False)[["deviation", "contrast"]].max().reset_index()
+    parts = 100 * data[["contrast", "contrast_least"]].assign(deviation=(data["weight"] - 1).abs())
+    keys = [data[name] for name in ("graph", "alpha", "k_prop")]
+    return parts.groupby(keys, sort=False)[["deviation", "contrast", "contrast_least"]].max().reset_index()
 
 
 def frame_weights_table(grid: tuple[int, int] = (4, 49)) -> Table:
-    """T*w, its largest deviation from plain averaging, and the retained contrast, at a few settings.
+    """T*w, its largest deviation from plain averaging, and the contrast left at least and at most, at a few settings.
 
     Args:
         grid: (T, P).
@@ -123,14 +148,16 @@ def frame_weights_table(grid: tuple[int, int] = (4, 49)) -> Table:
     alphas, steps = zip(*TABLE_SETTINGS, strict=True)
     data = frame_weights_data(grid, alphas=sorted(set(alphas)), steps=sorted({int(step) for step in steps}))
     summary = extremes(data).set_index(["graph", "alpha", "k_prop"])
+    weights = data.set_index(["graph", "alpha", "k_prop"])["weight"]
     rows = []
     for name in GRAPHS:
         for setting in TABLE_SETTINGS:
-            weights = data.set_index(["graph", "alpha", "k_prop"]).loc[(name, *setting), "weight"]
             facts = summary.loc[(name, *setting)]
-            texts = (_weights_text(weights), f"{facts.deviation:.2f}", f"{facts.contrast:.1f}")
+            left = (f"{facts.contrast_least:.1f}", f"{facts.contrast:.1f}")
+            texts = (_weights_text(weights.loc[[(name, *setting)]]), f"{facts.deviation:.2f}", *left)
             rows.append((name, *map(str, setting), *texts))
-    header = ("graph", "alpha", "K", "T·w, frame by frame", "largest deviation, %", "contrast left, %")
+    ends = ("contrast left at least, %", "contrast left at most, %")
+    header = ("graph", "alpha", "K", "T·w, frame by frame", "largest deviation, %", *ends)
     title = f"Frame weights and contrast left at T = {grid[0]} time steps, P = {grid[1]} sites (closed form)"
     return Table("frame_weights", title, header, tuple(rows), data, tuple(statements(grid)))
 
@@ -166,10 +193,10 @@ def statements(grid: tuple[int, int] = (4, 49)) -> list[str]:
     )
     said += _contrast(data)
     said.append(
-        f"Of the differences within a frame, intra-frame edges alone leave {reference.loc[alone, 'contrast']:.1f} %, "
-        f"the full graph {reference.loc[both, 'contrast']:.1f} % and time-aligned edges alone "
-        f"{reference.loc['TAT', 'contrast']:.0f} % ({at}): intra-frame edges smooth, they do not sharpen. A mean "
-        "readout sees none of it."
+        f"Of the differences within a frame, intra-frame edges alone leave {_left(reference.loc[alone])}, the full "
+        f"graph {_left(reference.loc[both])} and time-aligned edges alone {_left(reference.loc['TAT'])} ({at}), by how "
+        "they go over time (smallest and largest singular value of S0): intra-frame edges smooth, they do not sharpen. "
+        "A mean readout sees none of it."
     )
     said.append(
         "union: the edges of both kinds in one graph; block: a graph for each kind, propagated apart, then averaged "
@@ -178,19 +205,25 @@ def statements(grid: tuple[int, int] = (4, 49)) -> list[str]:
     return said
 
 
+def _left(facts: pd.Series) -> str:
+    low, high = f"{facts['contrast_least']:.1f}", f"{facts['contrast']:.1f}"
+    return f"{low} %" if low == high else f"{low} to {high} %"
+
+
 def _contrast(data: pd.DataFrame) -> Iterable[str]:
     """The paper's words "sharpen" and "mitigating oversmoothing", held against S0."""
     within = data[data["graph"] != "TAT"]
     word = "none sharpens" if within["contrast"].max() <= 100 + 1e-9 else "some sharpen"
-    left = within.loc[within["alpha"] < 1, "contrast"]
-    least = within.groupby("alpha")["contrast"].min()
+    left = within[within["alpha"] < 1]
+    many = data["k_prop"].max()
+    least = within[within["k_prop"] == many].groupby("alpha")["contrast_least"].min()
     yield (
         f'The paper says "sharpen": of {len(within)} settings with intra-frame edges {word} the differences within a '
-        f"frame; with alpha below 1 they leave {left.min():.0f} to {left.max():.0f} %."
+        f"frame; with alpha below 1 they leave {left['contrast_least'].min():.0f} to {left['contrast'].max():.0f} %."
     )
     yield (
-        f'The paper says "mitigating oversmoothing": the teleport bounds it. At alpha {REFERENCE[0]} at least '
-        f"{least[REFERENCE[0]]:.1f} % is left at every K up to {data['k_prop'].max()}, at alpha 0 {least[0.0]:.1f} %."
+        f'The paper says "mitigating oversmoothing": the teleport bounds it. After {many} steps the least that '
+        f"is left is {least[REFERENCE[0]]:.1f} % at alpha {REFERENCE[0]} and {least[0.0]:.1f} % at alpha 0."
     )
 
 
@@ -222,7 +255,9 @@ def draw_frame_weights(data: pd.DataFrame) -> Figure:
 
 @styled
 def draw_contrast(data: pd.DataFrame) -> Figure:
-    """The contrast within a frame that propagation leaves: over alpha, and over the number of steps.
+    """The contrast within a frame that propagation leaves, over alpha and over the number of steps.
+
+    A line for what is left at most, a band from there down to what is left at least.
 
     Args:
         data: As from `frame_weights_data`, with the reference setting among its own.
@@ -233,9 +268,11 @@ def draw_contrast(data: pd.DataFrame) -> Figure:
     for name in GRAPHS:
         mine = curves[curves["graph"] == name]
         over_alpha, over_steps = mine[mine["k_prop"] == k_prop], mine[mine["alpha"] == alpha]
-        left.plot(over_alpha["alpha"], over_alpha["contrast"], label=name, **_look(name))
-        right.plot(over_steps["k_prop"], over_steps["contrast"], **_look(name))
-    left.set(xlabel="alpha", ylabel="contrast left within a frame, %", title=f"K = {k_prop}", ylim=(0, 105))
+        for axis, over, curve in ((left, "alpha", over_alpha), (right, "k_prop", over_steps)):
+            axis.plot(curve[over], curve["contrast"], label=name, **_look(name))
+            band = (curve[over], curve["contrast_least"], curve["contrast"])
+            axis.fill_between(*band, color=_look(name)["color"], alpha=0.12, linewidth=0)
+    left.set(xlabel="alpha", ylabel="contrast left at most, %", title=f"K = {k_prop}", ylim=(0, 105))
     right.set(xlabel="K", title=f"alpha = {alpha}", ylim=(0, 105), xscale="log")
     right.set_xticks(steps := sorted(curves["k_prop"].unique()), [str(step) for step in steps])
     right.minorticks_off()

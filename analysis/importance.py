@@ -20,7 +20,7 @@ from studies.space import Choice, Range, Space
 from studies.study import OBJECTIVES
 
 FEWEST = 10  # complete candidates that an importance is told from
-RESAMPLES = 20  # of the candidates; and as many shuffles of their scores
+RESAMPLES = 20  # of the candidates; and as many shuffles of each key's values
 TREES = 16
 SEED = 0
 COLUMNS = ("objective", "key", "n", "importance", "low", "high", "chance")
@@ -40,8 +40,8 @@ def importance_data(results: Path, name: str) -> tuple[pd.DataFrame, list[str]]:
         Columns `COLUMNS`: for each score (a count of the model follows from its keys) and key, over ``n`` complete
         candidates that have the key, its share of the variance (0 to 1; the rest belongs to other keys and to several
         together); ``low`` and ``high``, the extremes over `RESAMPLES` resamples of these candidates; ``chance``, the
-        largest share over as many shuffles of their scores, which no key explains. Beside it, sentences on what is
-        left out.
+        largest share of the key over as many shuffles of its own values among them, the other keys as they are.
+        Beside it, sentences on what is left out.
 
     Raises:
         InputError: No such search.
@@ -98,11 +98,17 @@ def _weigh(
     n = len(scores)
     fitted = _fanova(columns, scores, space)
     resampled = [_fanova(columns, scores, space, generator.integers(n, size=n)) for _ in range(RESAMPLES)]
-    shuffled = [_fanova(columns, generator.permutation(scores), space) for _ in range(RESAMPLES)]
     for key in keys:
+        shuffled = [_fanova(_shuffled(columns, key, generator), scores, space) for _ in range(RESAMPLES)]
         again = [one[key] for one in resampled if one]
         low, high = (min(again), max(again)) if again else (math.nan, math.nan)
         yield key, (fitted[key], low, high, max(one[key] for one in shuffled))
+
+
+def _shuffled(columns: dict[str, list[Any]], key: str, generator: np.random.Generator) -> dict[str, list[Any]]:
+    """The columns with the values of one key in another order: what the other keys explain stays."""
+    values = columns[key]
+    return {**columns, key: [values[place] for place in generator.permutation(len(values))]}
 
 
 def _fanova(
@@ -163,18 +169,20 @@ def importance_notes(data: pd.DataFrame, state: SearchState) -> list[str]:
             for one in keys[clear].itertuples(index=False)
         )
         others = ", ".join(keys.loc[~clear, "key"])
-        than = f"of the variance of {objective} than of {RESAMPLES} shuffles of it"
+        than = f"of the variance of {objective} than in any of {RESAMPLES} shuffles of their own values"
         over = f"Over {keys['n'].max()} complete candidates"
         if told:
             said.append(f"{over}, these keys explain more {than}: {told}; in brackets: over {RESAMPLES} resamples.")
             said += [f"No more than that: {others}."] if others else []
         else:
             said.append(f"{over}, no key explains more {than}: {others}.")
-    said.append(f"A key that does nothing passes that mark once in {RESAMPLES + 1} searches.")
+    once = f"A key that does nothing passes that mark once in {RESAMPLES + 1} searches"
     if state.definition["sampler"] in ("tpe", "nsga2"):
-        said.append(
-            f"{state.definition['sampler']} crowds where scores were good: the rest of the space is little known."
-        )
+        sampler = state.definition["sampler"]
+        said.append(f"{once} that draw it at random; {sampler} draws it by earlier scores, and it may pass more often.")
+        said.append(f"{sampler} crowds where scores were good: the rest of the space is little known.")
+    else:
+        said.append(f"{once}.")
     if state.definition["pruner"]:
         said.append("Pruned candidates have no final score and are not among them.")
     return said

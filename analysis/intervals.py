@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from scipy import special  # scipy.stats has the same quantiles, and takes a second to load
 
+ROUNDING = 1e-9  # percentage points: a standard deviation below is that of rounding
+
 
 @dataclass(frozen=True)
 class Spread:
@@ -24,6 +26,11 @@ class Spread:
     sd: float | None = None
     low: float | None = None
     high: float | None = None
+
+    @property
+    def varies(self) -> bool:
+        """Whether there is a spread to judge by: few runs that happen to agree are no proof that all would."""
+        return self.sd is not None and self.sd > ROUNDING
 
 
 def spread(values: Iterable[float], *, confidence: float = 0.95) -> Spread:
@@ -57,9 +64,9 @@ def one_more(known: Spread, *, confidence: float = 0.95) -> tuple[float, float] 
         confidence: The interval's coverage.
 
     Returns:
-        Its two ends; None for fewer than two runs.
+        Its two ends; None for fewer than two runs, and for runs that do not vary.
     """
-    if known.sd is None:
+    if known.sd is None or not known.varies:
         return None
     half = float(special.stdtrit(known.n - 1, (1 + confidence) / 2)) * known.sd * math.sqrt(1 + 1 / known.n)
     return known.mean - half, known.mean + half
@@ -77,3 +84,14 @@ def paired_difference(ours: Mapping[int, float], base: Mapping[int, float], *, c
     """
     common = sorted(ours.keys() & base.keys())
     return spread((ours[seed] - base[seed] for seed in common), confidence=confidence)
+
+
+def paired_numbers(ours: Mapping[int, float], base: Mapping[int, float]) -> tuple[tuple[int, float], ...]:
+    """The paired differences by seed, to know by them which tests are one.
+
+    Args:
+        ours: Value by seed.
+        base: Value by seed of the row to compare with.
+    """
+    # Top-1 and MCA of balanced classes differ in their last bits
+    return tuple((seed, round(ours[seed] - base[seed], 9)) for seed in sorted(ours.keys() & base.keys()))

@@ -13,11 +13,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analysis import cells
-from analysis.efficiency import draw_points, front_note, legend_below
+from analysis.efficiency import draw_points, front_note, legend_below, measured_cells
 from analysis.figure import COLUMN, PAGE, PALETTE, new_figure, stamp, styled
 from analysis.formats import Table
 from analysis.places import slug
-from analysis.tables import summary
 from studies.plan import Plan
 from taghead.backbones.own import is_own
 from taghead.config import HeadConfig
@@ -277,7 +276,7 @@ def accuracy_data(results: Path, plan: Plan, speed: Speed | None) -> tuple[pd.Da
         measured at batch 1, with the columns of `SETTING`, ``median_ms`` and ``p95_ms``; and a sentence on what was
         not measured, with the command that does.
     """
-    numbers = summary(cells.join(results, plan), plan).query("n > 0")
+    numbers = measured_cells(plan, cells.join(results, plan))
     parts: dict[Subject, list[Part]] = {}
     for part in speed.parts if speed else ():
         if not part.error:

@@ -65,7 +65,7 @@ def notes(results: Path, plan: Plan, frame: pd.DataFrame, data: pd.DataFrame) ->
     """
     said = [
         *filter(None, [plan.note]),
-        *_about_numbers(plan, frame),
+        *_about_numbers(plan, frame, data),
         *in_words(plan, data),
         *_about_published(data),
         *_about_clips(frame),
@@ -78,13 +78,15 @@ def notes(results: Path, plan: Plan, frame: pd.DataFrame, data: pd.DataFrame) ->
     return [*said, *_about_provenance(frame), *_about_failures(frame)]
 
 
-def _about_numbers(plan: Plan, frame: pd.DataFrame) -> Iterable[str]:
+def _about_numbers(plan: Plan, frame: pd.DataFrame, data: pd.DataFrame) -> Iterable[str]:
     yield "The standard deviation is that over seeds (n - 1 in the denominator); a single seed has none."
     if plan.base_row is not None:
         yield (
-            f"Δ: mean difference to {plan.base_row} over the seeds that both have, in percentage points, with its 95 % "
-            "t-interval; the intervals are not adjusted for the number of rows."
+            f"Δ: mean difference to {plan.base_row} over the seeds that both have, in percentage points, rounded after "
+            "subtraction, with its 95 % t-interval; the intervals are not adjusted for the number of rows."
         )
+    if (data["difference_low"].isna() & (data["difference_n"] > 1) & ~data["identical"]).any():
+        yield "A difference that does not vary over these seeds has no interval and no test over seeds."
     if plan.table is not None:
         generated = list(frame.loc[frame["synthetic"], "dataset"].unique())
         if any(is_published(cell) for cell in plan.cells):
@@ -102,10 +104,10 @@ def _about_numbers(plan: Plan, frame: pd.DataFrame) -> Iterable[str]:
 def _about_published(data: pd.DataFrame) -> Iterable[str]:
     held = data[data["published"].notna() & data["one_more_low"].notna()]
     if len(held):
-        outside = (held["published"] < held["one_more_low"]) | (held["published"] > held["one_more_high"])
         yield (
-            f"{OUTSIDE_MARK}: the published value lies outside the interval into which one more run would fall with "
-            f"95 % probability (mean ± t·sd·√(1 + 1/n)); so do {outside.sum()} of {len(held)}."
+            f"{OUTSIDE_MARK}: the published value, give or take its rounding, lies outside the interval into which one "
+            "more run would fall with 95 % probability (mean ± t·sd·√(1 + 1/n)); so do "
+            f"{held['published_outside'].sum()} of {len(held)}."
         )
 
 

@@ -120,7 +120,9 @@ def run_command(plan: Plan, results: Path) -> str:
         settings |= fixed
     else:
         words += ["--seeds", _listed(plan.seeds)]
-    words += [word for key, value in sorted(settings.items()) for word in ("--set", f"{key}={_setting(value)}")]
+    asked = (STUDIES.get(plan.name) or SEARCHES[plan.name]).keep
+    words += [word for name in plan.keep if name not in asked for word in ("--keep", name)]
+    words += [word for key, value in sorted(settings.items()) for word in ("--set", f"{key}={setting(value)}")]
     return shlex.join(words)
 
 
@@ -157,7 +159,12 @@ def _changes(base: dict[str, Any], recipe: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in base.items() if value != recipe[key] and key != source}
 
 
-def _setting(value: Any) -> str:
+def setting(value: Any) -> str:
+    """A config's value as ``--set`` reads it.
+
+    Args:
+        value: Of one dotted key.
+    """
     if value is None or value in ((), []):
         return "none"
     if isinstance(value, tuple | list):

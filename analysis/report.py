@@ -3,6 +3,7 @@
 Command: ``taghead-analysis report components stages``. Made from the store alone: the same store, the same bytes.
 """
 
+import shlex
 from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
@@ -113,4 +114,4 @@ def render(page: dict[str, Any]) -> str:
 
 
 def _own_command(plans: list[Plan], results: Path) -> str:
-    return f"taghead-analysis report {' '.join(plan.name for plan in plans)} --results {results}"
+    return shlex.join(["taghead-analysis", "report", *(plan.name for plan in plans), "--results", str(results)])

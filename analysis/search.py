@@ -88,7 +88,8 @@ def candidates_table(results: Path, name: str) -> Table:
 
 def _score(row: dict[str, Any], objective: str) -> str:
     if row["state"] != "complete":
-        return WORDS[row["state"]] + (f" after {row['epochs']:.0f}" if row["state"] == "pruned" else "")
+        reached = row["state"] == "pruned" and row["epochs"] is not None
+        return WORDS[row["state"]] + (f" after {row['epochs']:.0f}" if reached else "")
     value = row[objective]
     return f"{value:.1%}".replace("%", " %") if OBJECTIVES[objective] == "maximize" else f"{value:,.0f}"
 

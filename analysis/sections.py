@@ -1,6 +1,7 @@
 """What each section of the report holds: a study's tables and figures, what the graph does, what it costs."""
 
 import base64
+import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
@@ -116,7 +117,7 @@ def section(results: Path, plan: Plan, *, columns: int = MAX_COLUMNS) -> Section
     frame = cells.join(results, plan)
     table = study_table(results, plan, frame)
     drawn = first_columns(plan, columns)
-    panels, unread = _tsne_pictures(results, drawn, table)
+    panels, unread = _tsne_pictures(results, drawn)
     by_class, damaged = classes.classes_figures(results, drawn)
     parts = [
         *_graph_part(results, plan),
@@ -135,7 +136,7 @@ def section(results: Path, plan: Plan, *, columns: int = MAX_COLUMNS) -> Section
         limits=[*findings.limits(plan, table.data, frame), *_not_drawn(plan, drawn, results), *unread, *damaged],
         pictures=[
             *panels,
-            *_curve_pictures(results, drawn, table),
+            *_curve_pictures(results, drawn),
             *_accuracy_pictures(results, drawn),
         ],
         parts=[part for part in parts if part.pictures or part.sentences],
@@ -159,10 +160,11 @@ def _not_drawn(plan: Plan, drawn: Plan, results: Path) -> list[str]:
     if drawn.datasets == plan.datasets:
         return []
     left_out = len(plan.datasets) - len(drawn.datasets)
+    command = shlex.join(["taghead-analysis", "report", plan.name, "--results", str(results)])
     return [
         f"Figures are of {', '.join(drawn.datasets)} alone: the page would grow too large with those of the other "
-        f"{left_out} columns. taghead-analysis report {plan.name} --results {results} shows {MAX_COLUMNS} columns "
-        f"of one study, and taghead-analysis sweeps or classes {plan.name} draws all."
+        f"{left_out} columns. {command} shows {MAX_COLUMNS} columns of one study, "
+        f"and taghead-analysis sweeps or classes {plan.name} draws all."
     ]
 
 
@@ -196,7 +198,7 @@ def _identical(results: Path, plan: Plan) -> list[str]:
     return [sentence(comparison) for comparison in compare_rows(results, plan) if comparison.identical]
 
 
-def _tsne_pictures(results: Path, plan: Plan, table: Table) -> tuple[list[Picture], list[str]]:
+def _tsne_pictures(results: Path, plan: Plan) -> tuple[list[Picture], list[str]]:
     """A figure for each column with embeddings, and a sentence on each column of which none can be read."""
     made, unread = [], []
     for dataset in plan.datasets if "embeddings" in plan.keep else ():
@@ -204,18 +206,14 @@ def _tsne_pictures(results: Path, plan: Plan, table: Table) -> tuple[list[Pictur
         if seed is None:
             continue
         try:
-            rows, left_out = tsne.load(results, plan, dataset=dataset, seed=seed)
+            data, scores, (said,) = tsne.of_datasets(results, plan, [dataset], seed=seed)
         except InputError as error:
             unread.append(str(error))
             continue
-        if len(rows[0].ids) < 4:
-            continue
-        data, scores = tsne.tsne_data(rows), tsne.scores_data(rows)
-        told = "; ".join(f"{s.panel}: 5-NN {s.knn:.1f} %, silhouette {s.silhouette:.2f}" for s in scores.itertuples())
-        said = tsne.note(data, scores, dataset=dataset, seed=seed, left_out=left_out)
+        told = "; ".join(f"{score.panel}: {tsne.in_words(score)}" for score in scores.itertuples())
         made.append(
             picture(
-                tsne.draw_tsne(data, scores, synthetic=table.synthetic),
+                tsne.draw_tsne(data, scores, synthetic=cells.is_synthetic(plan, dataset)),
                 f"{plan.name}_{slug(dataset)}_tsne",
                 alt=f"t-SNE of the pooled vectors on {dataset}, a panel a row. {told}.",
                 caption=f"t-SNE of the pooled vectors, as in the paper's Figure 3. {said}",
@@ -236,7 +234,7 @@ def _first_seed_with_embeddings(results: Path, plan: Plan, dataset: str) -> int 
     return best if counts[best] else None
 
 
-def _curve_pictures(results: Path, plan: Plan, table: Table) -> Iterable[Picture]:
+def _curve_pictures(results: Path, plan: Plan) -> Iterable[Picture]:
     if len(plan.rows) > MAX_CURVE_ROWS:
         return
     data, left_out = curves.curves_data(results, plan)
@@ -244,7 +242,7 @@ def _curve_pictures(results: Path, plan: Plan, table: Table) -> Iterable[Picture
         last = data[(data["dataset"] == dataset) & (data["quantity"] == "loss")].groupby("row", sort=False).last()
         told = "; ".join(f"{row}: {value:.3g}" for row, value in last["mean"].items())
         yield picture(
-            curves.draw_curves(data, dataset=dataset, synthetic=table.synthetic),
+            curves.draw_curves(data, dataset=dataset, synthetic=cells.is_synthetic(plan, dataset)),
             f"{plan.name}_{slug(dataset)}_curves",
             alt=f"Learning curves on {dataset}. Training loss at the last epoch: {told}.",
             caption=f"Learning curves on {dataset}: mean over seeds, band of one standard deviation to either side. "
@@ -300,8 +298,8 @@ def graph_section(plan: Plan) -> dict[str, Any]:
                     caption="Weights of the time steps under the mean readout (left), and their largest deviation from "
                             "plain averaging (right)."),
             picture(frame_weights.draw_contrast(data), "contrast", alt=said[-2],
-                    caption="Differences between the sites of a frame that are left after propagation. A mean readout "
-                            "does not see them."),
+                    caption="Differences between the sites of a frame that are left after propagation: lines, at most; "
+                            "bands, down to at least, by how they go over time. A mean readout does not see them."),
         ],
     }  # fmt: skip
 

@@ -6,9 +6,11 @@ Under the mean readout a model's logits under every graph are small products of 
 Legend: m test clips, n of them that decode, T time steps, K classes, S settings of the graph.
 """
 
-from collections.abc import Iterable, Iterator
+import math
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -21,13 +23,15 @@ from numpy import ndarray
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from analysis import cells
+from analysis.differences import is_identical
 from analysis.figure import PAGE, PALETTE, new_figure, stamp, styled
 from analysis.formats import Table
 from analysis.frame_logits import Trained
 from analysis.frame_weights import GRAPHS, NO_EDGES, REFERENCE, deviations
-from analysis.intervals import paired_difference, spread
-from analysis.tables import signed
-from studies.plan import Plan
+from analysis.intervals import paired_difference, paired_numbers, spread
+from analysis.significance import LEVEL, holm_once, paired_t
+from analysis.tables import signed, with_interval
+from studies.plan import Cell, Plan
 from taghead.config import canonical, evolve
 
 ALPHAS = tuple(round(0.05 * step, 2) for step in range(21))
@@ -224,30 +228,45 @@ def trained_effects(results: Path, plan: Plan) -> pd.DataFrame:
 
     Returns:
         One row for each such pair, with ``row, base, dataset, readout``; ``difference`` of Top-1 to the base in points
-        over the ``n`` seeds that both have, and its 95 % interval, ``low`` and ``high``.
+        over the ``n`` seeds that both have, and its 95 % interval, ``low`` and ``high``, NaN where it does not vary;
+        ``identical``, whether both have the same bits in all of these; ``p`` of the paired t-test, ``p_holm`` after
+        Holm's correction for the ``num_tests`` tests of these pairs, where those of the same numbers count once.
     """
     frame = cells.join(results, plan)
     scores = frame[(frame["metric"] == "top1") & (frame["status"] == "complete")]
     by_seed = {
         key: dict(zip(group["seed"], group["value"], strict=True)) for key, group in scores.groupby(["row", "dataset"])
     }
+    found, contents = [], []
+    for pair in _pairs(plan):
+        ours, base = (by_seed.get((cell.row, cell.dataset), {}) for cell in pair)
+        found.append(_effect(results, pair, ours, base))
+        contents.append((pair[0].dataset, paired_numbers(ours, base)))
+    columns = ["row", "base", "dataset", "readout", "difference", "n", "low", "high", "identical", "p"]
+    effects = pd.DataFrame(found, columns=columns).astype({"low": float, "high": float})
+    adjusted, number = holm_once(effects["p"].tolist(), contents)
+    return effects.assign(p_holm=np.array(adjusted, float), num_tests=number)
+
+
+def _pairs(plan: Plan) -> Iterator[tuple[Cell, Cell]]:
+    """Each cell with edges, and the first that is the same without."""
     heads = [cell for cell in plan.cells if cell.config.model.head == "tag"]
-    without = {
-        (cell.dataset, canonical(cell.config)): cell.row for cell in reversed(heads) if not cell.config.head.edges
-    }
-    found = []
+    without = {(cell.dataset, canonical(cell.config)): cell for cell in reversed(heads) if not cell.config.head.edges}
     for cell in heads:
         base = without.get((cell.dataset, canonical(evolve(cell.config, {"head.edges": ()}))))
-        if base is None or not cell.config.head.edges:
-            continue
-        values = (by_seed.get((row, cell.dataset), {}) for row in (cell.row, base))
-        measured = paired_difference(*values)
-        found.append(
-            (cell.row, base, cell.dataset, cell.config.head.readout, measured.mean, measured.n, measured.low,
-             measured.high)
-        )  # fmt: skip
-    columns = ["row", "base", "dataset", "readout", "difference", "n", "low", "high"]
-    return pd.DataFrame(found, columns=columns).astype({"low": float, "high": float})
+        if base is not None and cell.config.head.edges:
+            yield cell, base
+
+
+def _effect(
+    results: Path, pair: tuple[Cell, Cell], ours: Mapping[int, float], base: Mapping[int, float]
+) -> tuple[Any, ...]:
+    cell, measured = pair[0], paired_difference(ours, base)
+    ends = (measured.low, measured.high) if measured.varies else (None, None)
+    identical = is_identical(results, pair, ours.keys() & base.keys())
+    p = math.nan if identical else paired_t(measured)
+    names = (cell.row, pair[1].row, cell.dataset, cell.config.head.readout)
+    return (*names, measured.mean, measured.n, *ends, identical, p)
 
 
 def trained_statements(effects: pd.DataFrame) -> list[str]:
@@ -259,12 +278,18 @@ def trained_statements(effects: pd.DataFrame) -> list[str]:
     said = []
     for (dataset, readout), mine in effects[effects["n"] > 0].groupby(["dataset", "readout"], sort=False):
         parts = [
-            f"{one.row} {signed(one.difference)}" + ("" if one.n < 2 else f" [{signed(one.low)}, {signed(one.high)}]")
+            f"{one.row} {'identical' if one.identical else with_interval(one.difference, one.n, one.low, one.high)}"
             for one in mine.itertuples()
         ]
-        clear = mine[(mine["low"] > 0) | (mine["high"] < 0)]
+        clear = mine[mine["p_holm"] < LEVEL]
         told = f"told apart from no graph: {', '.join(clear['row'])}" if len(clear) else "none is told from no graph"
         said.append(f"{dataset}, readout {readout}, Top-1 in points against no edges: {', '.join(parts)}; {told}.")
+    if tests := int(effects["num_tests"].max()) if len(effects) else 0:
+        said.append(
+            "In brackets stands the 95 % t-interval of one difference over seeds. Told apart is what has p < "
+            f"{LEVEL} in the paired t-test over seeds after Holm's correction for the {tests} "
+            f"test{'' if tests == 1 else 's'} of such pairs; pairs that do not vary, or have one seed, have no test."
+        )
     return said
 
 

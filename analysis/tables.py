@@ -15,6 +15,7 @@ from analysis.intervals import one_more, spread
 from analysis.notes import OUTSIDE_MARK, notes
 from studies.plan import Plan
 
+PRINTED = 0.05  # points: how far the paper's numbers of one decimal may be from what was measured
 STATES = ("running", "pending", "diverged", "failed", "pruned")
 
 
@@ -41,34 +42,34 @@ def summary(frame: pd.DataFrame, plan: Plan) -> pd.DataFrame:
         One row for each (row, dataset, metric), in percent and percentage points: ``mean, sd, n, low, high`` (95 %
         t-interval); ``planned`` and the number of trials in each of `STATES`; ``published`` and
         ``published_difference``, both NaN where the paper has no such number or the cell ran on other clips;
-        ``one_more_low`` and ``one_more_high``, where one more run falls with 95 % probability; ``state``, what is
-        missing, in words.
+        ``one_more_low`` and ``one_more_high``, where one more run falls with 95 % probability, NaN where runs do not
+        vary; ``published_outside``, whether the published value, give or take its rounding, does not lie there;
+        ``state``, what is missing, in words.
     """
     printed = published.values(plan.table)
-    rows = []
     comparable = {(cell.row, cell.dataset): cells.is_published(cell) for cell in plan.cells}
-    for key, trials in cells.by_cell(frame).items():
-        row, dataset, metric = key
-        reference = printed.get(key, math.nan) if comparable[row, dataset] else math.nan
-        measured = spread(trial.value for trial in trials if trial.status == "complete")
-        low, high = one_more(measured) or (math.nan, math.nan)
-        counts = Counter(trial.status for trial in trials)
-        rows.append(
-            {
-                "row": row,
-                "dataset": dataset,
-                "metric": metric,
-                **{name: getattr(measured, name) for name in ("mean", "n", "sd", "low", "high")},
-                "planned": len(trials),
-                **{state: counts[state] for state in STATES},
-                "published": reference,
-                "published_difference": measured.mean - reference,
-                "one_more_low": low,
-                "one_more_high": high,
-                "state": state_in_words(trials),
-            }
-        )
+    rows = []
+    for (row, dataset, metric), trials in cells.by_cell(frame).items():
+        reference = printed.get((row, dataset, metric), math.nan) if comparable[row, dataset] else math.nan
+        rows.append({"row": row, "dataset": dataset, "metric": metric, **_of_cell(trials, reference)})
     return pd.DataFrame(rows).astype(dict.fromkeys(("sd", "low", "high"), float))
+
+
+def _of_cell(trials: Sequence[Any], reference: float) -> dict[str, Any]:
+    measured = spread(trial.value for trial in trials if trial.status == "complete")
+    low, high = one_more(measured) or (math.nan, math.nan)
+    counts = Counter(trial.status for trial in trials)
+    return {
+        **{name: getattr(measured, name) for name in ("mean", "n", "sd", "low", "high")},
+        "planned": len(trials),
+        **{state: counts[state] for state in STATES},
+        "published": reference,
+        "published_difference": measured.mean - reference,
+        "one_more_low": low,
+        "one_more_high": high,
+        "published_outside": reference + PRINTED < low or reference - PRINTED > high,
+        "state": state_in_words(trials),
+    }
 
 
 def state_in_words(cell: Sequence[Any]) -> str:
@@ -158,9 +159,7 @@ def _difference(numbers: Any) -> str:
         return "-"
     if numbers.identical:
         return "identical"
-    text = signed(numbers.difference)
-    if not math.isnan(numbers.difference_low):
-        text += f" [{signed(numbers.difference_low)}, {signed(numbers.difference_high)}]"
+    text = with_interval(numbers.difference, numbers.difference_n, numbers.difference_low, numbers.difference_high)
     marks = [mark for mark, test in ((SEEDS_MARK, "seeds"), (CLIPS_MARK, "clips")) if is_marked(numbers, test)]
     return " ".join([text, *filter(None, ["".join(marks)])])
 
@@ -170,8 +169,8 @@ def _published(numbers: Any) -> str:
         return "-"
     if math.isnan(numbers.published_difference):
         return f"{numbers.published:.1f}"
-    outside = not numbers.one_more_low <= numbers.published <= numbers.one_more_high and numbers.n > 1
-    return f"{numbers.published:.1f} ({signed(numbers.published_difference)}){f' {OUTSIDE_MARK}' if outside else ''}"
+    mark = f" {OUTSIDE_MARK}" if numbers.published_outside else ""
+    return f"{numbers.published:.1f} ({signed(numbers.published_difference)}){mark}"
 
 
 def _selection(plan: Plan) -> str:
@@ -182,6 +181,20 @@ def _selection(plan: Plan) -> str:
     }
     there = dict.fromkeys(cell.config.train.selection for cell in plan.cells)
     return " or ".join(rules[rule] for rule in there)
+
+
+def with_interval(difference: float, n: int, low: float, high: float) -> str:
+    """A difference with its interval; seeds that happen to agree to the last digit give none.
+
+    Args:
+        difference: The mean, in percentage points.
+        n: Seeds behind it.
+        low: The lower end of its interval; NaN where there is none.
+        high: Likewise the upper end.
+    """
+    if not math.isnan(low):
+        return f"{signed(difference)} [{signed(low)}, {signed(high)}]"
+    return f"{signed(difference)} (does not vary)" if n > 1 else signed(difference)
 
 
 def signed(value: float, digits: int = 1) -> str:

@@ -25,7 +25,7 @@ from analysis.tables import signed
 from studies.plan import Plan
 from taghead.errors import InputError
 
-NEIGHBOURS = 5
+NEIGHBOURS = 5  # at the most
 LEGEND_CLASSES = 20  # with more, a legend would be larger than the figure
 ROOMY = 400  # points of a panel, from which they are drawn smaller
 MAX_POINTS = 2000  # drawn; the scores use every clip
@@ -50,7 +50,7 @@ def tsne_data(rows: list[Clips], *, perplexity: float = 30.0, seed: int = 0) -> 
     """
     n = len(rows[0].ids)
     if n < FEWEST:
-        raise InputError(f"t-SNE needs at least {FEWEST} clips that every row has, but got {n}.")
+        raise InputError(f"t-SNE of {rows[0].dataset} needs at least {FEWEST} clips that every row has, but got {n}.")
     drawn = np.sort(np.random.default_rng(seed).permutation(n)[:MAX_POINTS])
     asked, perplexity = perplexity, min(perplexity, (len(drawn) - 1) / 3)
     names = class_names(rows[0])
@@ -88,9 +88,9 @@ def scores_data(rows: list[Clips]) -> pd.DataFrame:
         rows: As from `load`.
 
     Returns:
-        Columns ``dataset, panel, clips, classes, silhouette`` (-1 to 1; NaN where it is not defined) and ``knn``, the
-        percentage of clips that the `NEIGHBOURS` nearest others give the right class (leave-one-out; ties go to the
-        lower label).
+        Columns ``dataset, panel, clips, classes, silhouette`` (-1 to 1; NaN where it is not defined), ``k`` (as from
+        `num_neighbours`) and ``knn``, the percentage of clips that the k nearest others give the right class
+        (leave-one-out; ties go to the lower label).
     """
     records = []
     for clips in rows:
@@ -103,21 +103,30 @@ def scores_data(rows: list[Clips]) -> pd.DataFrame:
                 "clips": len(clips.ids),
                 "classes": classes,
                 "silhouette": float(silhouette_score(clips.vectors, clips.labels)) if defined else float("nan"),
+                "k": num_neighbours(clips.labels),
                 "knn": 100 * knn_accuracy(clips.vectors, clips.labels),
             }
         )
     return pd.DataFrame(records)
 
 
+def num_neighbours(labels: ndarray) -> int:
+    """How many nearest neighbours vote: no more than a clip of the smallest class has in its own class.
+
+    Args:
+        labels: n classes, from 0.
+    """
+    return max(1, min(NEIGHBOURS, int(np.unique(labels, return_counts=True)[1].min()) - 1))
+
+
 def knn_accuracy(vectors: ndarray, labels: ndarray) -> float:
-    """Leave-one-out accuracy of a vote of the nearest neighbours, Euclidean, as a fraction.
+    """Leave-one-out accuracy of a vote of the `num_neighbours` nearest, Euclidean, as a fraction.
 
     Args:
         vectors: (n, C).
         labels: n classes, from 0.
     """
-    k = min(NEIGHBOURS, len(labels) - 1)
-    neighbours = NearestNeighbors(n_neighbors=k).fit(vectors).kneighbors(return_distance=False)
+    neighbours = NearestNeighbors(n_neighbors=num_neighbours(labels)).fit(vectors).kneighbors(return_distance=False)
     votes = np.zeros((len(labels), int(labels.max()) + 1), dtype=int)
     np.add.at(votes, (np.arange(len(labels))[:, None], labels[neighbours]), 1)
     return float((votes.argmax(axis=1) == labels).mean())
@@ -162,17 +171,22 @@ def _draw_line(part: SubFigure, data: pd.DataFrame, scores: pd.DataFrame, panels
         if panel not in known:
             axis.text(0.5, 0.5, "no embeddings", ha="center", transform=axis.transAxes, fontsize=7, color="#666666")
             continue
-        axis.set_xlabel(_in_words(known[panel]))
+        axis.set_xlabel(in_words(known[panel]))
         points = data[data["panel"] == panel]
         for label, (colour, marker) in looks.items():
             mine = points[points["label"] == label]
             axis.scatter(mine["x"], mine["y"], s=size, color=colour, marker=marker, linewidths=0, alpha=0.85)
 
 
-def _in_words(score: Any) -> str:
+def in_words(score: Any) -> str:
+    """What stands under a panel.
+
+    Args:
+        score: One of `scores_data`.
+    """
     defined = not np.isnan(score.silhouette)
     silhouette = f"silhouette {signed(score.silhouette, 2).lstrip('+')}" if defined else "no silhouette"
-    return f"{NEIGHBOURS}-NN {score.knn:.1f} %, {silhouette}"
+    return f"{score.k}-NN {score.knn:.1f} %, {silhouette}"
 
 
 Look = tuple[object, str]  # colour and marker
@@ -252,17 +266,25 @@ def note(data: pd.DataFrame, scores: pd.DataFrame, *, dataset: str, seed: int, l
     data, scores = data[data["dataset"] == dataset], scores[scores["dataset"] == dataset]
     drawn, clips, classes = len(data) // len(scores), scores["clips"].iloc[0], scores["classes"].iloc[0]
     perplexity, asked = data["perplexity"].iloc[0], data["asked"].iloc[0]
+    k = scores["k"].iloc[0]
+    nearest = f"{k} nearest neighbours" if k > 1 else "nearest neighbour"
     shown = f"{drawn:,} of {clips:,}" if drawn < clips else f"{drawn:,}"
     said = [
         f"{dataset}, seed {seed}: {shown} test clips of {classes} classes, the same in all panels, perplexity "
         f"{perplexity:.3g}{_clamped(perplexity, asked, drawn)}.",
         f"Under each panel, in the space of the pooled vectors ({clips:,} clips): leave-one-out accuracy of the "
-        f"{NEIGHBOURS} nearest neighbours, and the silhouette. Distances between clusters mean nothing in a t-SNE.",
+        f"{nearest}{_fewer(k)}, and the silhouette. Distances between clusters mean nothing in a t-SNE.",
     ]
     if classes > LEGEND_CLASSES and (families := _families(data)):
         told = ", ".join(f"{EVENTS.get(one, one)} ({one})" for one in families)
         said.append(f"Colours: {told}; shades and markers: their classes.")
     return " ".join([*said, *left_out])
+
+
+def _fewer(k: int) -> str:
+    if k == NEIGHBOURS:
+        return ""
+    return f" (and not {NEIGHBOURS}: the smallest class has {k + 1 if k > 1 else 'one or two'} clips)"
 
 
 def _clamped(perplexity: float, asked: float, drawn: int) -> str:

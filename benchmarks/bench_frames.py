@@ -2,11 +2,12 @@
 
     python benchmarks/bench_frames.py --threads 2
 
-An epoch of `train_batches` over a cache folder that is filled, against the same epoch without a cache; the batches of
-both are compared bit for bit before anything is timed. "Normalising alone" is PyTorch on arrays that are in memory,
-clip by clip in the main thread: crop, flip, to float32, minus mean, by standard deviation. "A plain read" reads the
-cache's files and does nothing with them. Then a small training: a narrow backbone and the head, whose steps are fed
-from the cache; the share of the time in which the step waits for its batch. Writes frames.json and frames.md.
+An epoch of `train_batches` over a cache folder that is filled, against the same epoch without a cache, and against
+what bench_decode.py calls naive. The batches of the former two are compared bit for bit before anything is timed.
+"Normalising alone" is PyTorch on arrays that are in memory, clip by clip in the main thread: crop, flip, to float32,
+minus mean, by standard deviation. "A plain read" reads the cache's files and does nothing with them. Then a small
+training: a narrow backbone and the head, whose steps are fed from the cache; the share of the time in which the step
+waits for its batch. Writes frames.json and frames.md.
 """
 
 import tempfile
@@ -18,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from bench_decode import naive
 from jaxtyping import Float, UInt8
 from machine import machine
 from moving_clips import H264, write_clip
@@ -84,6 +86,7 @@ def speed_rows(clips: Sequence[Clip], cache: FrameCache, folder: Path, turns: in
     check(clips, cache, decoding, draws)
     ways = {
         "decoding": partial(through, clips, decoding),
+        "naive": lambda: [naive(clip.path) for clip in clips],
         "cache": partial(through, clips, cache),
         "normalising": partial(normalise_all, held, list(draws.values())),
         "read": partial(read_all, folder),
@@ -92,6 +95,12 @@ def speed_rows(clips: Sequence[Clip], cache: FrameCache, folder: Path, turns: in
     cached = times["cache"]
     rows = [
         Row("frame cache, an epoch of batches", "decoding", ratio(times["decoding"], cached), "speed", 40, "at least"),
+        Row(
+            "frame cache, an epoch of batches",
+            "naive decoding, no batches made of it",
+            ratio(times["naive"], cached),
+            "speed",
+        ),
         Row(
             "frame cache, an epoch of batches",
             "normalising alone",

@@ -8,7 +8,6 @@ cores' busy share is that of the whole machine, by /proc/stat. Writes study.json
 """
 
 import hashlib
-import json
 import subprocess
 import sys
 import tempfile
@@ -18,6 +17,7 @@ from pathlib import Path
 from machine import machine
 from turns import Row, arguments, ratio, spread, turns_of, write
 
+from analysis.provenance import setting
 from studies.plan import Plan, read_plan
 
 BIN = Path(sys.executable).parent
@@ -42,7 +42,7 @@ def busy() -> tuple[int, int]:
 
 def options(plan: Plan, row: str) -> list[str]:
     """A row's overrides as ``--set`` for a single trial."""
-    return [word for key, value in plan.overrides[row].items() for word in ("--set", f"{key}={json.dumps(value)}")]
+    return [word for key, value in plan.overrides[row].items() for word in ("--set", f"{key}={setting(value)}")]
 
 
 def loop(plan: Plan, data: list[str], folder: Path) -> float:

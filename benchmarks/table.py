@@ -38,6 +38,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=OUT)
     args = parser.parse_args()
+    if not any(args.out.glob("*.json")):
+        raise SystemExit(f"{args.out}: no benchmark has written anything there; run make bench first.")
     results = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(args.out.glob("*.json"))}
     text = page({name: result for name, result in results.items() if "targets" in result})
     (args.out / "bench.md").write_text(text, encoding="utf-8")

@@ -19,7 +19,17 @@ from studies.store import Claim, LostClaimError, Store
 from taghead.config import Config
 from taghead.errors import InputError
 from taghead.files import write_text
-from taghead.record import DataFacts, Keep, MachineFacts, Record, Status, code_commit, read_record, write_record
+from taghead.record import (
+    DataFacts,
+    Keep,
+    MachineFacts,
+    Record,
+    Status,
+    code_commit,
+    keepable,
+    read_record,
+    write_record,
+)
 
 Row = Mapping[str, Any]  # what an epoch reports: epoch, epochs, loss, ...
 Ending = Literal["complete", "pruned", "diverged", "failed", "refused", "interrupted", "lost", "taken", "full"]
@@ -43,7 +53,7 @@ class Trial:
         trial_id: Its name in the store.
         config: The experiment but for the seed.
         seed: The seed.
-        keep: What is to be kept of it.
+        keep: What is to be kept of it; of what is given, what its head can give.
         data: The fingerprint of its clips.
         synthetic: Whether those were generated.
         label: For people: study, row, data set, seed of one of the cells that it belongs to.
@@ -58,6 +68,10 @@ class Trial:
     synthetic: bool
     label: str
     pruned_counts: bool = False
+
+    def __post_init__(self) -> None:
+        """A file that never comes to be would have the trial run again at every launch."""
+        object.__setattr__(self, "keep", keepable(self.config, self.keep))
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from taghead.errors import InputError, nearest
 if TYPE_CHECKING:
     from taghead.config import Config
     from taghead.machine import Machine
-    from taghead.record import Record
+    from taghead.record import Keep, Record
     from taghead.speed import Part
 
 app = typer.Typer(
@@ -59,13 +59,14 @@ def train(
     from taghead.config import evolve, parse_overrides
     from taghead.machine import Machine, find_device
     from taghead.recipes import recipe as base
-    from taghead.record import KEPT_FILES
+    from taghead.record import KEPT_FILES, keepable
     from taghead.run import run
 
     config = evolve(base(dataset, name=recipe), parse_overrides(overrides))
     for name in keep:
         if name not in KEPT_FILES:
             raise InputError(f"--keep {name}: nothing of that name{nearest(name, KEPT_FILES)}")
+    kept = keepable(config, keep)  # type: ignore[arg-type]
     machine = Machine(
         data_root=data_root,
         weights=start,
@@ -75,9 +76,9 @@ def train(
         missing=missing,  # type: ignore[arg-type]
     )
     if (out / "record.json").is_file():
-        record = _done_already(out, config, seed=seed, machine=machine, keep=keep)
+        record = _done_already(out, config, seed=seed, machine=machine, keep=kept)
     else:
-        record = run(config, seed=seed, machine=machine, folder=out, keep=keep, on_epoch=_show)  # type: ignore[arg-type]
+        record = run(config, seed=seed, machine=machine, folder=out, keep=kept, on_epoch=_show)
     if record.status != "complete":
         print(f"{record.status}: {record.error}", file=sys.stderr)
         raise typer.Exit(1)
@@ -89,7 +90,7 @@ def train(
         )
 
 
-def _done_already(out: Path, config: "Config", *, seed: int, machine: "Machine", keep: list[str]) -> "Record":
+def _done_already(out: Path, config: "Config", *, seed: int, machine: "Machine", keep: "frozenset[Keep]") -> "Record":
     """The record that is there, if it is this trial's, with what is to be kept."""
     from taghead.identity import identify
     from taghead.record import KEPT_FILES, read_record, trial_id
@@ -99,8 +100,8 @@ def _done_already(out: Path, config: "Config", *, seed: int, machine: "Machine",
     who = identify(config, machine=machine)
     if record.trial_id != trial_id(config, seed=seed, data=who.data, weights=who.weights):
         raise InputError(f"{out} holds another trial ({record.trial_id}, seed {record.seed}); name another folder.")
-    if not all((out / KEPT_FILES[name]).is_file() for name in keep):  # type: ignore[index]
-        complete(out, machine=machine, keep=keep)  # type: ignore[arg-type]
+    if not all((out / KEPT_FILES[name]).is_file() for name in keep):
+        complete(out, machine=machine, keep=keep)
     print(f"{out}: this trial is done already ({record.trial_id}).")
     return record
 

@@ -5,13 +5,17 @@ the seed and its number only, and a resumed run has the bits of an undisturbed o
 """
 
 import warnings
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
+from io import BytesIO
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 import torch
 
 from taghead.files import written_whole
+
+_NO_MEMORY = "can't allocate memory"  # torch, on the CPU
 
 
 @dataclass
@@ -38,6 +42,10 @@ class TrainState:
     seconds: float = 0.0
     unreadable: dict[str, str] = field(default_factory=dict)
 
+    def begin_anew(self) -> None:
+        """Forgets the training, but neither the time it took nor the clips that it found."""
+        self.history, self.model, self.optimizer, self.best = [], None, None, None
+
 
 def save_state(state: TrainState, path: Path) -> None:
     """Writes the state whole: a process that dies while writing leaves the one before.
@@ -48,7 +56,7 @@ def save_state(state: TrainState, path: Path) -> None:
     with written_whole(path) as beside:
         try:
             with beside.open("wb") as file:  # a path torch would open itself, and hide why it cannot write
-                torch.save(asdict(state), file)
+                torch.save(vars(state), file)  # no `asdict`, which would copy all tensors on the device
         except RuntimeError as error:
             raise (error.__context__ if isinstance(error.__context__, OSError) else error) from None
 
@@ -58,9 +66,24 @@ def load_state(path: Path) -> TrainState | None:
 
     Args:
         path: The checkpoint file.
+
+    Raises:
+        OSError: The file is there and the disk does not give it: it may be good.
+        MemoryError: There is no room for it, or a RuntimeError of torch that says so.
     """
     try:
+        content = BytesIO(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    try:
+        if ZipFile(content).testzip() is not None:  # torch itself does not look at the sums
+            return None
+        content.seek(0)
         with warnings.catch_warnings(action="ignore"):  # of what a damaged file might have been
-            return TrainState(**torch.load(path, map_location="cpu", weights_only=True))
-    except Exception:  # there is no end to what a damaged file can raise, and all of it means the same
+            return TrainState(**torch.load(content, map_location="cpu", weights_only=True))
+    except MemoryError:
+        raise
+    except Exception as error:  # there is no end to what a damaged file can raise, and all of it means the same
+        if _NO_MEMORY in str(error):
+            raise
         return None

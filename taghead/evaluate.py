@@ -3,9 +3,11 @@
 Legend: n clips, K classes, C channels, T time steps.
 """
 
-from collections.abc import Iterable
+import zlib
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -17,6 +19,8 @@ from taghead.files import written_whole
 from taghead.head import TAGHead
 from taghead.metrics import mca, top1
 from taghead.model import VideoModel
+
+PREDICTIONS = "predictions.npz"
 
 
 @dataclass(frozen=True)
@@ -53,10 +57,41 @@ class Predictions:
             scores["loss"] = loss.item()
         return scores
 
-    def save(self, folder: Path, *, keep: Iterable[str] = ()) -> None:
-        """Writes ``predictions.npz``, and ``embeddings.npz`` and ``frame_means.npz`` where asked for."""
+    def differs(self, ids: Sequence[str], logits: Float[ndarray, "_ _"], *, within: float) -> str | None:
+        """How these are not the logits of an earlier evaluation of the same weights, in words; None where they are.
+
+        Args:
+            ids: The earlier ones'.
+            logits: Likewise.
+            within: How far two logits of the same clip may lie apart, as a fraction of the largest.
+        """
+        if tuple(ids) != self.ids or logits.shape != self.logits.shape:
+            return "the test clips are not those of its predictions"
+        read, before = (np.isfinite(values).all(axis=1) for values in (self.logits, logits))
+        for index in np.flatnonzero(read != before)[:1]:
+            now, then = ("a score", "none") if read[index] else ("no score", "one")
+            return f"clip {self.ids[index]} gets {now} now and got {then} when the trial ran"
+        apart = np.abs(self.logits - logits)[read].max(axis=1, initial=0)
+        largest = np.abs(logits[read]).max(initial=0)
+        if apart.max(initial=0) <= within * largest:
+            return None
+        worst = np.array(self.ids)[read][apart.argmax()]
+        return (
+            f"logits must be those of its predictions to {within:g} of the largest ({largest:.3g}), but those of clip "
+            f"{worst} are {apart.max():.3g} off"
+        )
+
+    def save(self, folder: Path, *, keep: Iterable[str] = (), logits: bool = True) -> None:
+        """Writes what is asked for.
+
+        Args:
+            folder: Where to.
+            keep: Whether ``embeddings.npz`` and ``frame_means.npz``.
+            logits: Whether ``predictions.npz``.
+        """
         ids = np.array(self.ids)
-        _write(folder / "predictions.npz", ids=ids, labels=self.labels, logits=self.logits)
+        if logits:
+            _write(folder / PREDICTIONS, ids=ids, labels=self.labels, logits=self.logits)
         for name in ("embeddings", "frame_means"):
             if name in keep and (values := getattr(self, name)) is not None:
                 _write(folder / f"{name}.npz", ids=ids, labels=self.labels, **{name: values})
@@ -65,6 +100,20 @@ class Predictions:
 def _write(path: Path, **arrays: ndarray) -> None:
     with written_whole(path) as beside, beside.open("wb") as file:
         np.savez(file, allow_pickle=False, **arrays)
+
+
+def read_logits(folder: Path) -> tuple[list[str], Float[ndarray, "n K"]] | None:
+    """Ids and logits of a trial's ``predictions.npz``; None where there is none or it is damaged.
+
+    Args:
+        folder: The trial's.
+    """
+    try:
+        # opened here: numpy leaves a damaged file open
+        with (folder / PREDICTIONS).open("rb") as file, np.load(file, allow_pickle=False) as stored:
+            return stored["ids"].tolist(), stored["logits"]
+    except (FileNotFoundError, ValueError, KeyError, EOFError, BadZipFile, zlib.error):
+        return None
 
 
 @torch.no_grad()

@@ -78,6 +78,6 @@ def find_device(name: str) -> str:
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
+        reason = str(error).splitlines()[0].partition(". ")[0]
         raise InputError(f"--device {name}: not to be had here ({reason}); use cpu, or auto.") from None
     return str(device)

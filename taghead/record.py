@@ -7,6 +7,7 @@ a study asked to keep: ``weights.safetensors``, ``embeddings.npz`` (ids, pooled 
 import hashlib
 import json
 import subprocess
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 from typing import Literal
@@ -28,6 +29,16 @@ KEPT_FILES: dict[Keep, str] = {
 }
 
 
+def keepable(config: Config, keep: Iterable[Keep]) -> frozenset[Keep]:
+    """What a trial can keep of what is asked for: no frame means under a linear head, which has no graph.
+
+    Args:
+        config: The experiment.
+        keep: What is asked for.
+    """
+    return frozenset(name for name in keep if name != "frame_means" or config.model.head != "linear")
+
+
 class DataFacts(Value):
     """Which clips the scores were made from."""
 
@@ -35,6 +46,7 @@ class DataFacts(Value):
     fingerprint: str
     synthetic: bool
     num_classes: int
+    classes: tuple[str, ...] = ()  # their names, by label
     num_train: int
     train_counts: tuple[int, ...] | None = None  # training clips of each class
     num_val: int

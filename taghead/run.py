@@ -19,7 +19,7 @@ from taghead.config import Config, stores_tokens
 from taghead.data.batches import Batch, eval_batches, train_batches
 from taghead.data.frame_cache import FrameCache
 from taghead.errors import InputError
-from taghead.evaluate import Predictions, predict
+from taghead.evaluate import Predictions, predict, read_logits
 from taghead.files import fingerprint, write_text
 from taghead.fit import DivergedError, fit, seed_for, selected_epoch
 from taghead.head import LinearHead
@@ -44,6 +44,7 @@ from taghead.tokens import POOLED_BATCH, TokenCache, TokenModel
 from taghead.weights import load_backbone, load_weights, save_weights
 
 CHECKPOINT = "checkpoint.pt"
+ROUNDING = {"float32": 0.01, "bfloat16": 0.1}  # the most that another device moves a logit, of the largest one
 FIXED_ORDER_SEED = 42  # of the released code's loader: the same order in every epoch, whatever the seed
 
 
@@ -147,9 +148,12 @@ class _Trial:
         """Trains what `begin` gave; linear heads on stored tokens as `fit_probes` does, alone or in company."""
         config = self.config.train
         validate = (lambda: self.predict(model, "val").metrics()) if self.clips.has_validation else None
-        plain = self.device.type == "cpu" and config.precision == "float32"
-        if self.tokens is not None and isinstance(model.head, LinearHead) and plain:
-            probe = Probe(model.head, config, state, order=self.order, save=save, validate=validate)
+        plain = self.tokens is not None and self.device.type == "cpu" and config.precision == "float32"
+        head = model.head if plain and isinstance(model.head, LinearHead) else None
+        if state.optimizer is not None and (head is not None) == ("param_groups" in state.optimizer):
+            state.begin_anew()  # the other loop's, on another device: its optimizer has another form
+        if head is not None:
+            probe = Probe(head, config, state, order=self.order, save=save, validate=validate)
             fit_probes([probe], features=self.features)
             if probe.error is not None:
                 raise probe.error
@@ -186,6 +190,7 @@ class _Trial:
             fingerprint=clips.fingerprint,
             synthetic=clips.synthetic,
             num_classes=len(clips.classes),
+            classes=tuple(name.encode(errors="replace").decode() for name in clips.classes),  # no half characters
             num_train=counts.total(),
             train_counts=tuple(counts[label] for label in range(len(clips.classes))),
             num_val=len(clips.split("val")),
@@ -315,8 +320,9 @@ def complete(folder: Path, *, machine: Machine, keep: Iterable[Keep]) -> None:
         keep: What to add: ``embeddings``, ``frame_means``.
 
     Raises:
-        InputError: The folder has no weights, or the clips are not those that the trial used.
+        InputError: The folder has no weights, or the clips are not those that the trial used, or give other logits.
     """
+    keep = [name for name in keep if not (folder / KEPT_FILES[name]).is_file()]
     record = read_record(folder)
     path = folder / KEPT_FILES["weights"]
     if not path.is_file():
@@ -327,8 +333,13 @@ def complete(folder: Path, *, machine: Machine, keep: Iterable[Keep]) -> None:
     torch.set_num_threads(record.machine.threads)
     model = trial.build()
     load_weights(model, path)
-    keep = tuple(keep)
-    trial.predict(trial.begin(model), "test", frame_means="frame_means" in keep).save(folder, keep=keep)
+    predictions = trial.predict(trial.begin(model), "test", frame_means="frame_means" in keep)
+    if not predictions.num_read:
+        raise trial.nothing_decodes("test")
+    stored = read_logits(folder)
+    if stored and (how := predictions.differs(*stored, within=ROUNDING[record.config.train.precision])):
+        raise InputError(f"{folder}: {how}; put back the clips that the trial used, or train it again.")
+    predictions.save(folder, keep=keep, logits=stored is None)
 
 
 def _write_history(history: list[dict[str, Any]], folder: Path) -> None:

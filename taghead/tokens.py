@@ -12,15 +12,13 @@ import os
 import platform
 import threading
 import warnings
-from collections import deque
-from collections.abc import Callable, Generator, Iterable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Generator, Iterable, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -36,6 +34,7 @@ from taghead.data.batches import Batch, training_order
 from taghead.data.clips import Clip
 from taghead.data.decode import DECODER, UnreadableClip
 from taghead.data.frame_cache import FrameCache
+from taghead.data.parallel import in_threads
 from taghead.data.transforms import batch, draw_centre, draw_train
 from taghead.head import LinearHead, TAGHead, grid_tokens
 from taghead.model import VideoModel
@@ -47,8 +46,7 @@ _RULES = "tokens 1"  # to be raised when the same key would hold other numbers
 MEMORY_BYTES = 512 * 2**20
 
 Stored = Float[np.ndarray, "T P C"]
-_Item = TypeVar("_Item")
-_Result = TypeVar("_Result")
+_Place = tuple[str, bytes]  # name and key of a file
 
 
 @dataclass(frozen=True)
@@ -80,8 +78,9 @@ class TokenModel(VideoModel):
 class TokenCache:
     """Tokens of clips under a frozen backbone, by way of files in a folder, or in memory without one.
 
-    Where the folder cannot be written it warns once and keeps tokens in memory instead, until ``memory_bytes`` are
-    reached; of further clips the backbone makes them each time, of which it warns once too. The bits are the same.
+    Where the folder cannot be written it warns once, reads what is there, and keeps other tokens in memory, until
+    ``memory_bytes`` are reached; of further clips the backbone makes them each time, of which it warns once too. The
+    bits are the same.
 
     Args:
         config: The experiment; its ``train.token_views`` is not None.
@@ -143,8 +142,9 @@ class TokenCache:
         Raises:
             UnreadableClip: The clip gives no frame.
         """
-        stored = self._stored(clip, view)
-        return self._make(clip, self._frames.get(clip), view) if stored is None else stored
+        place = self._key(clip, view)  # before the clip is read, lest it be replaced in between
+        stored = self._stored(clip, view, place)
+        return self._make(clip, self._frames.get(clip), view, place) if stored is None else stored
 
     def batches(
         self, clips: Sequence[Clip], *, view: int | None, batch_size: int, num_threads: int = 1
@@ -158,7 +158,7 @@ class TokenCache:
             num_threads: Threads that read ahead. Changes no bit of the result.
         """
         self.fill(clips, view)
-        read = ahead(clips, lambda clip: self._known(clip, view), num_threads=num_threads, most=2 * batch_size)
+        read = in_threads(lambda clip: self._known(clip, view), clips, num_threads=num_threads, most=2 * batch_size)
         with closing(read):
             while group := list(islice(read, batch_size)):
                 yield self._batch(group, view)
@@ -192,24 +192,26 @@ class TokenCache:
         """Makes the files that are not there yet; several processes that do so share the work.
 
         Each takes the clips in an order of its own, and passes over those that another has made in the meantime.
-        Nothing to do without a folder: tokens are then made when they are asked for.
+        Nothing to do without a folder that can be written: tokens are then made when they are asked for.
         """
-        if self._folder.folder is None:
+        if not self._folder.writable:
             return
         missing = [clip for clip in clips if self._lacks(clip, view)]
         np.random.default_rng().shuffle(missing)
 
-        def decoded(clip: Clip) -> UInt8[np.ndarray, "F _ _ 3"] | None:
+        def decoded(clip: Clip) -> tuple[_Place, UInt8[np.ndarray, "F _ _ 3"]] | None:
             with suppress(UnreadableClip):
-                return self._frames.get(clip) if self._lacks(clip, view) else None
+                place = self._key(clip, view)
+                return None if self._folder.holds(*place) else (place, self._frames.get(clip))
             return None
 
-        with closing(ahead(missing, decoded, num_threads=1, most=2)) as found:
-            for clip, frames in found:
-                if frames is not None and self._lacks(clip, view):
-                    self._make(clip, frames, view)
-                if self._folder.folder is None:
-                    return  # was given up
+        with closing(in_threads(decoded, missing, num_threads=1, most=2)) as found:
+            for clip, made in found:
+                if made is not None and not self._folder.holds(*made[0]):
+                    place, frames = made
+                    self._make(clip, frames, view, place)
+                if not self._folder.writable:
+                    return  # any more
 
     def _lacks(self, clip: Clip, view: int | None) -> bool:
         """Whether a clip can be read as far as is known, and its tokens are not in the folder."""
@@ -220,20 +222,19 @@ class TokenCache:
     def _known(self, clip: Clip, view: int | None) -> tuple[Stored | None, bool]:
         """The tokens as far as they are stored, and whether the clip can be read as far as is known."""
         try:
-            return self._stored(clip, view), True
+            return self._stored(clip, view, self._key(clip, view)), True
         except UnreadableClip:
             return None, False
 
-    def _stored(self, clip: Clip, view: int | None) -> Stored | None:
-        name, key = self._key(clip, view)
+    def _stored(self, clip: Clip, view: int | None, place: _Place) -> Stored | None:
         tokens = self._memory.get((clip.id, view))
         if tokens is None:
-            tokens = self._folder.read(name, key)
+            tokens = self._folder.read(*place)
             if tokens is not None and self.pooled:  # small, and asked for in each epoch
                 self._remember(clip, view, tokens)
         return tokens
 
-    def _key(self, clip: Clip, view: int | None) -> tuple[str, bytes]:
+    def _key(self, clip: Clip, view: int | None) -> _Place:
         """Name and key of a clip's file; a clip that has changed takes the place of the old one."""
         unreadable = self._frames.unreadable
         if clip.id in unreadable:
@@ -249,7 +250,7 @@ class TokenCache:
         return which.hex()[:32], digest(which, status.st_size, status.st_mtime_ns)
 
     @torch.no_grad()
-    def _make(self, clip: Clip, frames: UInt8[np.ndarray, "F _ _ 3"], view: int | None) -> Stored:
+    def _make(self, clip: Clip, frames: UInt8[np.ndarray, "F _ _ 3"], view: int | None, place: _Place) -> Stored:
         data, (mean, std) = self._config.data, self._colours
         size = frames.shape[1:3]
         crop: dict[str, Any] = {"crop_size": data.crop_size}
@@ -263,7 +264,7 @@ class TokenCache:
             tokens = tokens.mean(dim=(0, 1), keepdim=True)
         # a copy, since a network may give its features in another order in memory than theirs
         array = np.array(tokens.cpu().numpy(), dtype=self._config.train.token_dtype, order="C")
-        if not self._folder.write(*self._key(clip, view), array):
+        if not self._folder.write(*place, array):
             self._remember(clip, view, array)
         return array
 
@@ -274,7 +275,7 @@ class TokenCache:
                 self._memory[clip.id, view] = tokens
                 return
             told, self._free_bytes = self._free_bytes < 0, -1
-        if not told and self._folder.folder is None:
+        if not told and not self._folder.writable:
             warnings.warn(
                 "the tokens of all clips do not fit into memory, so that the backbone runs again in each epoch for "
                 "those that do not: name a folder that can be written (--cache).",
@@ -323,28 +324,3 @@ def token_bytes(config: Config) -> int:
         shape = BACKBONES[model.backbone].channels, *grid_of(model.backbone, data.num_frames, data.crop_size)
     numbers = shape[0] if model.head == "linear" else int(np.prod(shape))
     return HEAD_BYTES + numbers * np.dtype(config.train.token_dtype).itemsize
-
-
-def ahead(
-    items: Iterable[_Item], call: Callable[[_Item], _Result], *, num_threads: int, most: int
-) -> Generator[tuple[_Item, _Result], None, None]:
-    """Each item with what a call makes of it, in order, made ahead by threads.
-
-    Args:
-        items: Which ones.
-        call: Made of each.
-        num_threads: How many calls run at once.
-        most: Items that wait at once.
-    """
-    pool = ThreadPoolExecutor(num_threads, thread_name_prefix="tokens")
-    waiting: deque[tuple[_Item, Future[_Result]]] = deque()
-    upcoming = iter(items)
-    try:
-        while True:
-            waiting.extend((item, pool.submit(call, item)) for item in islice(upcoming, most - len(waiting)))
-            if not waiting:
-                return
-            item, made = waiting.popleft()
-            yield item, made.result()
-    finally:
-        pool.shutdown(cancel_futures=True)

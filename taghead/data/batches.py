@@ -3,9 +3,8 @@
 Axes: B clips; F frames; S side of the crop, in pixels.
 """
 
-from collections import deque
 from collections.abc import Callable, Generator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
@@ -19,6 +18,7 @@ from torch import Tensor
 from taghead.data.clips import Clip
 from taghead.data.decode import UnreadableClip
 from taghead.data.frame_cache import FrameCache
+from taghead.data.parallel import in_threads
 from taghead.data.transforms import Crop, Draw, batch, draw_centre, draw_train, stream
 
 _Frames = UInt8[np.ndarray, "F _ _ 3"]  # height and width differ from clip to clip
@@ -138,7 +138,15 @@ def _batches(
     batch_size: int,
     num_threads: int | None,
 ) -> Generator[Batch, None, None]:
-    decoded = _decoded(clips, cache=cache, num_threads=num_threads, ahead=batch_size)
+
+    def get(clip: Clip) -> _Frames | None:
+        try:
+            return cache.get(clip)
+        except UnreadableClip:
+            return None
+
+    threads = torch.get_num_threads() if num_threads is None else num_threads
+    decoded = in_threads(get, clips, num_threads=threads, most=batch_size)
     made = _made(decoded, draw, collate, batch_size=batch_size)
     return made if num_threads == 0 else _one_ahead(made)
 
@@ -167,31 +175,3 @@ def _one_ahead(batches: Generator[Batch, None, None]) -> Generator[Batch, None, 
         while (made := upcoming.result()) is not None:
             upcoming = maker.submit(next, batches, None)
             yield made
-
-
-def _decoded(
-    clips: Sequence[Clip], *, cache: FrameCache, num_threads: int | None, ahead: int
-) -> Generator[tuple[Clip, _Frames | None], None, None]:
-    """Each clip with its frames (None: unreadable), in order, at most ``ahead`` of them waiting in memory."""
-
-    def get(clip: Clip) -> _Frames | None:
-        try:
-            return cache.get(clip)
-        except UnreadableClip:
-            return None
-
-    if num_threads == 0:
-        yield from ((clip, get(clip)) for clip in clips)
-        return
-    pool = ThreadPoolExecutor(num_threads or torch.get_num_threads(), thread_name_prefix="decode")
-    waiting: deque[tuple[Clip, Future[_Frames | None]]] = deque()
-    upcoming = iter(clips)
-    try:
-        while True:
-            waiting.extend((clip, pool.submit(get, clip)) for clip in islice(upcoming, ahead - len(waiting)))
-            if not waiting:
-                return
-            clip, frames = waiting.popleft()
-            yield clip, frames.result()
-    finally:
-        pool.shutdown(cancel_futures=True)

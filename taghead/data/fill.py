@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from functools import cache, partial
 from pathlib import Path
 
+from taghead.array_folder import HEAD_BYTES
 from taghead.data.clips import Clip
 from taghead.data.decode import UnreadableClip, sample_frames
-from taghead.data.frame_cache import HEAD_BYTES, FrameCache
+from taghead.data.frame_cache import FrameCache
 from taghead.data.parallel import in_processes
 from taghead.errors import InputError
 
@@ -146,7 +147,7 @@ def _warnings_refused() -> Iterator[None]:
         try:
             yield
         except UserWarning as error:
-            _cache_in.cache_clear()  # it has given up its folder
+            _cache_in.cache_clear()  # it writes no more
             reason = str(error).partition(": going on")[0]
             raise InputError(f"{reason}; name a folder that can be written, or make room.") from None
 

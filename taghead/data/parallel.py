@@ -1,4 +1,7 @@
-"""Work spread over processes: one that dies loses one item, and an interrupt ends all of them at once, cleanly."""
+"""Work spread over processes or threads.
+
+A process that dies loses one item, and an interrupt ends all of them at once, cleanly. Threads read ahead, in order.
+"""
 
 import multiprocessing
 import os
@@ -6,8 +9,9 @@ import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from itertools import islice
 from typing import Any, TypeVar
 
 Item = TypeVar("Item")
@@ -15,6 +19,34 @@ Result = TypeVar("Result")
 MOST_WORKERS = 16
 
 _at_work = False  # in a worker: whether it is in the middle of an item
+
+
+def in_threads(
+    function: Callable[[Item], Result], items: Iterable[Item], *, num_threads: int, most: int
+) -> Generator[tuple[Item, Result], None, None]:
+    """Each item with the function's result for it, in the order of the items, made ahead by threads.
+
+    Args:
+        function: What it raises reaches the caller at its item.
+        items: Which ones.
+        num_threads: How many calls run at once; 0 makes each result when it is asked for.
+        most: Items that are under way or wait at once.
+    """
+    if num_threads == 0:
+        yield from ((item, function(item)) for item in items)
+        return
+    pool = ThreadPoolExecutor(num_threads, thread_name_prefix="ahead")
+    waiting: deque[tuple[Item, Future[Result]]] = deque()
+    upcoming = iter(items)
+    try:
+        while True:
+            waiting.extend((item, pool.submit(function, item)) for item in islice(upcoming, most - len(waiting)))
+            if not waiting:
+                return
+            item, made = waiting.popleft()
+            yield item, made.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def in_processes(

@@ -9,6 +9,7 @@ for all classes.
 
 import csv
 import json
+import platform
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, fields
@@ -22,6 +23,7 @@ import numpy as np
 from jaxtyping import Float, Float32, UInt8
 
 from taghead.data.figure import PALETTE, Camera, Pose, draw
+from taghead.data.haa500 import split_of
 from taghead.data.motions import COARSE, FINE, TIME_ALONE, Motion
 from taghead.data.parallel import in_processes
 from taghead.errors import InputError
@@ -31,6 +33,9 @@ Kind = Literal["fine", "coarse"]
 Size = Literal["tiny", "small", "medium"]
 
 VERSION = 1
+ENCODING = {"crf": "18", "preset": "veryfast"}
+if platform.machine() in ("x86_64", "AMD64"):  # with AVX-512, x264 gives other bytes each time
+    ENCODING["x264-params"] = "asm=sse4.2"
 FRAMES_PER_SECOND = 25
 WIDTH, HEIGHT = 72, 64
 _MOTIONS: dict[str, dict[str, Motion]] = {"fine": FINE, "coarse": COARSE}
@@ -83,12 +88,6 @@ class Nuisance:
 def classes_of(*, size: Size, kind: Kind) -> tuple[str, ...]:
     """The classes of a data set, sorted; `tiny` holds four of them."""
     return tuple(sorted(_TINY_CLASSES[kind] if size == "tiny" else _MOTIONS[kind]))
-
-
-def split_of(number: int) -> Literal["train", "val", "test"]:
-    """HAA500's split by the number of the clip, which goes on in twenties: 0 to 15 train, 16 val, 17 to 19 test."""
-    place = number % 20
-    return "train" if place < 16 else "val" if place == 16 else "test"
 
 
 def nuisance(stream: int, number: int, *, seed: int, kind: Kind) -> Nuisance:
@@ -241,7 +240,7 @@ def write_video(path: Path, frames: UInt8[np.ndarray, "T h w 3"]) -> None:
         written_whole(path) as beside,
         av.open(beside, "w", format="mp4", options={"fflags": "+bitexact"}) as container,
     ):
-        stream = container.add_stream("libx264", rate=FRAMES_PER_SECOND, options={"crf": "18", "preset": "veryfast"})
+        stream = container.add_stream("libx264", rate=FRAMES_PER_SECOND, options=ENCODING)
         stream.width, stream.height, stream.pix_fmt = frames.shape[2], frames.shape[1], "yuv420p"
         stream.codec_context.thread_count = 1
         stream.codec_context.time_base = Fraction(1, FRAMES_PER_SECOND)

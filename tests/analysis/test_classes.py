@@ -1,12 +1,16 @@
 """Accuracy by class and confused pairs, from predictions whose truth is known."""
 
+from collections.abc import Iterable
 from dataclasses import replace
+from itertools import permutations
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from numpy import ndarray
-from stored import Results
+from scipy.stats import spearmanr
+from stored import Results, data_facts
 
 from analysis.classes import (
     Told,
@@ -139,6 +143,46 @@ def test_size_is_that_of_the_training_split_where_records_hold_it(results: Resul
     assert data["low"].tolist() == classes_data(found)["low"].iloc[[1, 2, 0]].tolist()
     (said, *_) = classes_notes(replace(found, train_counts=(5, 90, 40)), data)
     assert "classes of 2 to 4 test clips each" in said and said.endswith("trained on, 5 to 90 of each class.")
+
+
+def sized(sizes: Iterable[int], accuracies: Iterable[float]) -> pd.DataFrame:
+    data = pd.DataFrame({"size": list(sizes), "accuracy": list(accuracies)})
+    return data.assign(sized_by="training", name="a", low=data["accuracy"], high=data["accuracy"])
+
+
+def test_three_classes_in_order_are_no_more_than_chance() -> None:
+    rho, p = size_correlation(sized([1, 2, 3], [10, 20, 30]))
+    assert (rho, p) == (pytest.approx(1), pytest.approx(1 / 3))
+
+
+@pytest.mark.parametrize("accuracies", [[1, 3, 2, 5, 4, 6], [2, 2, 1, 1, 3, 3], [6, 1, 4, 1, 2, 0]])
+def test_p_of_few_classes_is_that_of_all_their_orders(accuracies: list[float]) -> None:
+    sizes = [1, 2, 2, 4, 5, 9]
+    rho, p = size_correlation(sized(sizes, accuracies))
+    known = [spearmanr(order, accuracies).statistic for order in permutations(sizes)]
+    assert p == np.mean([abs(one) >= abs(rho) - 1e-9 for one in known])
+
+
+def test_p_of_many_classes_is_that_of_scipy() -> None:
+    sizes, accuracies = range(10), [3, 1, 4, 1, 5, 9, 2, 6, 5, 3]
+    assert size_correlation(sized(sizes, accuracies)) == pytest.approx(spearmanr(sizes, accuracies))
+
+
+def test_classes_that_were_not_trained_on_are_within_the_panel() -> None:
+    data = sized([0, *range(40)], range(41))
+    (axis,) = draw_classes(data, dataset="gym288", synthetic=False).axes
+    assert axis.get_xscale() == "symlog" and axis.get_xlim()[0] < 0
+    assert [label.get_text() for label in axis.get_xticklabels()] == ["0", "1", "2", "5", "10", "20"]
+    (axis,) = draw_classes(data[data["size"] > 0], dataset="gym288", synthetic=False).axes
+    assert axis.get_xscale() == "log"
+
+
+def test_classes_are_named_as_the_records_name_them(results: Results) -> None:
+    plan = results.plan(MAIN)
+    names = ("(VT) round-off", "(FX) leap", "(BB) turn", "(UB) clear hip")
+    results.finish(plan, ROW, seed=0, data=data_facts(classes=names))
+    found, _ = load(results.root, plan, row=ROW, dataset="synthetic")
+    assert classes_data(found)["name"].tolist() == list(names)
 
 
 def test_classes_of_one_size_have_no_correlation(results: Results) -> None:

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from stored import CLIPS, NUM_CLASSES, Results
 
-from analysis.drift import draw_drift, drift_data, drift_table, read_drift, statements
+from analysis.drift import change, draw_drift, drift_data, drift_table, read_drift, statements
 from analysis.formats import MINUS, SYNTHETIC
 from studies.catalog import COMPONENTS
 from studies.plan import Plan, make_plan
@@ -108,9 +108,44 @@ def test_a_row_that_fails_on_much_drift_is_told_apart(results: Results) -> None:
     assert data[data["row"] == "Full"]["accuracy"].tolist() == [100, 100, 0]
     assert data[data["row"] == "B"]["accuracy"].tolist() == [100, 100, 100]
     text = " ".join(statements(data))
-    assert f"are apart for Full ({MINUS}100.0 points)" in text
+    assert f"leaves out 0 for Full ({MINUS}100.0 [{MINUS}100.0, " in text
     assert f"{MINUS}100.0 (Full) to 0.0 points (B)" in text
-    assert "B (" not in text.split("are apart for")[1].split(".")[0]
+    assert "B (" not in text.split("leaves out 0 for")[1].split(";")[0]
+
+
+def binned(*counts: tuple[int, int]) -> pd.DataFrame:
+    """One row whose bins have so many clips right of so many."""
+    bins = []
+    for number, (right, n) in enumerate(counts, start=1):
+        low, high = (100 * end for end in wilson(right, n))
+        ends = {"accuracy_low": low, "accuracy_high": high}
+        bins.append({"row": "Full", "bin": number, "seeds": 1, "accuracy": 100 * right / n, **ends})
+    return pd.DataFrame(bins)
+
+
+@pytest.mark.parametrize(
+    ("least", "most", "ends"),
+    [((48, 80), (56, 70), (5.24, 33.39)), ((3, 10), (9, 10), (17.05, 80.90)), ((0, 10), (0, 20), (-27.75, 16.11))],
+)
+def test_the_interval_of_the_change_is_newcombes(
+    least: tuple[int, int], most: tuple[int, int], ends: tuple[float, float]
+) -> None:
+    # as Newcombe (1998) prints them in Table II under method 10
+    _, low, high = change(binned(least, most))
+    assert (low, high) == pytest.approx(ends, abs=0.01)
+
+
+def test_intervals_that_overlap_do_not_hide_a_change() -> None:
+    data = binned((22, 24), (20, 24), (15, 24))  # Fisher's exact p of the outer two is 0.036
+    assert data["accuracy_low"].iloc[0] < data["accuracy_high"].iloc[-1]
+    text = " ".join(statements(data))
+    assert f"leaves out 0 for Full ({MINUS}29.2 [{MINUS}49.9, {MINUS}5.2] points)" in text
+    assert "one in 20 would" in text
+
+
+def test_a_change_that_may_be_none_is_said_to_tell_nothing() -> None:
+    text = " ".join(statements(binned((22, 24), (20, 24), (19, 24))))
+    assert "holds 0 in the one row: these clips do not tell whether drift costs accuracy" in text
 
 
 def test_the_interval_counts_clips_and_not_seeds(results: Results) -> None:

@@ -1,5 +1,6 @@
 """Costs as figures and tables."""
 
+import numpy as np
 import pandas as pd
 import pytest
 from stored import NUM_CLASSES, Results
@@ -103,17 +104,47 @@ def test_no_point_of_the_front_is_beaten_and_every_other_is(
     assert pareto(pd.Series(costs), pd.Series(values)).tolist() == front
 
 
+def seeded(*rows: tuple[str, float, list[float]]) -> pd.DataFrame:
+    """Rows of (name, multiply-adds, accuracies by seed)."""
+    means = points(*((name, cost, float(np.mean(values))) for name, cost, values in rows))
+    return means.assign(by_seed=[dict(enumerate(values)) for _, _, values in rows])
+
+
 def test_the_front_is_told_step_by_step() -> None:
     told = front_note(points(("large", 4e9, 90), ("small", 1e9, 80), ("worse", 5e9, 85), ("middle", 2e9, 81)))
     assert told == (
-        "Pareto front (means; multiply-adds): small at 80.0 %; middle, +1.0 points for 2 times as much (their 95 % "
-        "intervals overlap); large, +9.0 points for 2 times as much (their 95 % intervals are apart)."
+        "Pareto front (means; multiply-adds): small at 80.0 %; middle, +1.0 points for 2 times as much; large, +9.0 "
+        "points for 2 times as much."
     )
     assert "small alone" in front_note(points(("small", 1e9, 80), ("worse", 5e9, 75)))
 
 
-def test_a_front_of_single_seeds_has_no_intervals() -> None:
-    assert "one seed: no interval" in front_note(points(("small", 1e9, 80), ("large", 4e9, 90)).assign(n=1, low=None))
+def test_a_step_of_the_front_has_the_interval_of_its_paired_difference() -> None:
+    # both rows vary by ten points over the seeds, their difference by half a point
+    told = front_note(seeded(("small", 1e9, [70.0, 80.0, 90.0]), ("large", 2e9, [71.5, 82.0, 92.5])))
+    assert "large, +2.0 points [+0.8, +3.2] for 2 times as much." in told  # 2 +- 4.303 * 0.5 / sqrt(3)
+    assert told.endswith("In brackets: 95 % interval of the difference, paired over seeds.")
+
+
+def test_a_step_without_pairs_that_vary_has_no_interval() -> None:
+    one = front_note(seeded(("small", 1e9, [80.0]), ("large", 4e9, [90.0])))
+    assert "+10.0 points (one seed in common: no interval)" in one and "brackets" not in one
+    same = front_note(seeded(("small", 1e9, [80.0, 81.0]), ("large", 4e9, [90.0, 91.0])))
+    assert "+10.0 points (in each of 2 seeds: no interval)" in same
+    none = seeded(("small", 1e9, [80.0]), ("large", 4e9, [90.0]))
+    none["by_seed"] = [{0: 80.0}, {1: 90.0}]
+    assert "+10.0 points (no seed in common: no interval)" in front_note(none)
+
+
+def test_a_small_extra_cost_is_told_in_percent() -> None:
+    told = front_note(points(("small", 1000, 80), ("more", 1004.5, 81), ("most", 1200, 82)))
+    assert "more, +1.0 points for 0.45 % more" in told and "most, +1.0 points for 1.19 times as much" in told
+
+
+def test_a_studys_points_hold_the_values_of_their_seeds(results: Results, components: Plan) -> None:
+    for point in accuracy_data(results.root, components).itertuples():
+        assert list(point.by_seed) == [0, 1, 2]
+        assert point.mean == pytest.approx(np.mean(list(point.by_seed.values())))
 
 
 def test_the_front_that_is_drawn_is_that_of_the_means() -> None:

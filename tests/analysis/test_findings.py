@@ -4,7 +4,7 @@ from stored import Results
 
 from analysis import cells, findings
 from analysis.tables import study_data
-from studies.catalog import COMPONENTS
+from studies.catalog import COMPONENTS, GRAPH
 from studies.plan import Plan
 
 
@@ -63,6 +63,49 @@ def test_a_row_that_is_the_base_bit_by_bit_is_neither_told_from_it_nor_not(resul
         for seed in plan.seeds:
             results.finish(plan, row, seed=seed, stream=0)
     assert "do not tell" not in told(results, plan)[0] and "than that of B" not in told(results, plan)[0]
+
+
+def test_a_difference_that_does_not_vary_is_neither_clear_nor_unclear(results: Results) -> None:
+    plan = results.plan(COMPONENTS)
+    scores(results, plan, "B", 50, 52, 54)
+    scores(results, plan, "Full", 53, 55, 57)
+    found, limits = told(results, plan)
+    assert "each seed gives the same difference in Top-1 to B for Full (+3.0 points)" in found
+    assert "than that of B" not in found and "do not tell" not in found
+    assert "intervals of differences" not in limits
+
+
+def test_the_best_row_has_no_interval_where_its_seeds_agree(results: Results) -> None:
+    plan = results.plan(COMPONENTS)
+    scores(results, plan, "Full", 80, 80, 80)
+    assert "80.0 % in each of 3 seeds, so that there is no interval; chance" in told(results, plan)[0]
+
+
+def test_the_seeds_behind_the_intervals_are_a_range_where_rows_differ(results: Results) -> None:
+    plan = results.plan(COMPONENTS, seeds=range(5))
+    scores(results, plan, "B", 50, 52, 54, 51, 53)
+    scores(results, plan, "B + TE", 52, 53, 57, 52, 56)
+    scores(results, plan, "Full", 50, 59)
+    assert "with 2 to 5 seeds, the 95 % intervals" in told(results, plan)[1]
+
+
+def test_rows_of_one_seed_are_named_where_others_have_more(results: Results) -> None:
+    plan = results.plan(COMPONENTS)
+    scores(results, plan, "B", 50, 52, 54)
+    scores(results, plan, "Full", 60)
+    limits = told(results, plan)[1]
+    assert "one seed a row has no spread" not in limits
+    assert "the difference to B cannot be judged over the one seed in common for Full." in limits
+    scores(results, plan, "B + TE", 52, 53, 57)
+    limits = told(results, plan)[1]
+    assert "with 3 seeds, the 95 % intervals" in limits and "one seed in common for Full." in limits
+
+
+def test_a_trial_of_several_rows_counts_once(results: Results) -> None:
+    plan = results.plan(GRAPH, seeds=[0])
+    trials = findings.progress(cells.join(results.root, plan))["trials"]
+    assert trials < len(plan.cells)
+    assert f"0 of {trials} trials are complete ({trials} pending)" in told(results, plan)[1]
 
 
 def test_nothing_is_found_where_nothing_is_complete(results: Results) -> None:

@@ -7,7 +7,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from scipy import stats
 
-from analysis.intervals import paired_difference, spread
+from analysis.intervals import paired_difference, paired_numbers, spread
 
 NUMBERS = st.lists(st.floats(0, 100, allow_subnormal=False), min_size=2, max_size=8)
 
@@ -46,6 +46,17 @@ def test_pairing_removes_what_a_seed_does_to_both_rows() -> None:
     base = {seed: 10.0 * seed for seed in range(4)}
     difference = paired_difference({seed: value + 1 for seed, value in base.items()}, base)
     assert (difference.sd, difference.low, difference.high) == (0.0, 1.0, 1.0)
+
+
+def test_runs_that_agree_but_for_rounding_do_not_vary() -> None:
+    assert not spread([51 - 50, 100 * 0.53 - 52, 100 * 0.55 - 54]).varies
+    assert spread([1.0, 1.1]).varies
+    assert not spread([1.0]).varies and not spread([]).varies
+
+
+def test_tests_are_known_by_their_paired_differences() -> None:
+    ours, base = {0: 95.0, 1: 95.2, 3: 1.0}, {0: 100.0, 1: 100.0, 2: 7.0}
+    assert paired_numbers(ours, base) == ((0, -5.0), (1, -4.8))
 
 
 def test_no_common_seed_has_no_difference() -> None:

@@ -45,6 +45,19 @@ def test_rows_with_the_same_bits_are_told_in_words(results: Results, components:
     assert "the equations make them the same function" in text
 
 
+def test_differences_are_said_to_be_rounded_after_subtraction(results: Results, components: Plan) -> None:
+    assert "in percentage points, rounded after subtraction, with its 95 % t-interval" in said(results, components)
+    assert "does not vary" not in said(results, components)
+
+
+def test_a_difference_that_does_not_vary_is_explained(results: Results) -> None:
+    plan = results.plan(COMPONENTS, seeds=[0, 1])
+    for row, top1 in {"B": 0.5, "Full": 0.6}.items():
+        for seed in plan.seeds:
+            results.finish(plan, row, seed=seed, metrics={"top1": top1, "mca": top1})
+    assert "A difference that does not vary over these seeds has no interval and no test" in said(results, plan)
+
+
 def test_one_changed_bit_is_a_difference_that_is_told(results: Results) -> None:
     plan = results.plan(COMPONENTS, seeds=[0])
     for row, stream in (("B + TE", 1), ("B + TE + IF-FC", 2)):

@@ -54,10 +54,12 @@ def test_the_command_makes_the_same_plan(results: Results) -> None:
     base = evolve(
         recipe("synthetic"), {"train.epochs": 3, "train.lr": 1e-5, "head.width": 64, "data.mean": (0.1, 0.2, 0.3)}
     )
-    plan = results.plan(COMPONENTS, seeds=[0, 2], synthetic=base)
+    plan = results.plan(replace(COMPONENTS, keep=(*COMPONENTS.keep, "embeddings")), seeds=[0, 2], synthetic=base)
     words = shlex.split(run_command(plan, results.root))
     assert words[:3] == ["taghead-studies", "run", "components"]
     assert words[words.index("--seeds") + 1] == "0,2"
+    kept = [words[place + 1] for place, word in enumerate(words) if word == "--keep"]
+    assert (*COMPONENTS.keep, *kept) == plan.keep
     settings = [words[place + 1] for place, word in enumerate(words) if word == "--set"]
     assert evolve(recipe("synthetic"), parse_overrides(settings)) == base
 

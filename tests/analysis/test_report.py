@@ -1,15 +1,20 @@
 """The report."""
 
 import base64
+import shlex
+import shutil
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 from stored import Results
 
+from analysis import curves, tsne
 from analysis.formats import SYNTHETIC
-from analysis.report import write_report
-from analysis.sections import section
+from analysis.report import compose, write_report
+from analysis.sections import graph_section, section
 from studies.catalog import COMPONENTS, STAGES
 from studies.plan import Plan
 from studies.study import Study
@@ -135,6 +140,12 @@ def test_no_time_of_now_is_in_the_page(made: tuple[Results, Path]) -> None:
     assert str(datetime.datetime.now(tz=datetime.UTC).year) not in text.replace("2604", "")
 
 
+def test_the_commands_name_a_folder_with_a_space_as_one_word(tmp_path: Path) -> None:
+    results = Results(tmp_path / "my results")
+    page = compose(results.root, [results.plan(COMPONENTS)])
+    assert all(str(results.root) in shlex.split(command) for command in page["commands"])
+
+
 def test_a_study_with_embeddings_shows_its_panels(made: tuple[Results, Path]) -> None:
     page = Page(made[1].read_text(encoding="utf-8"))
     assert any("t-SNE of the pooled vectors on synthetic" in (image["alt"] or "") for image in page.images)
@@ -156,6 +167,50 @@ def test_what_the_report_shows_is_written_as_files_too(made: tuple[Results, Path
         assert base64.b64encode(path.read_bytes()).decode() in paths[0].read_text(encoding="utf-8")
     shown = paths[0].read_text(encoding="utf-8").count("<caption>")
     assert shown - 2 == len([path for path in paths if path.suffix == ".md"])  # not those of failures and provenance
+
+
+def test_a_tsne_of_too_few_common_clips_is_told_among_what_cannot_be_said(results: Results) -> None:
+    plan = results.plan(STAGES, seeds=[0])
+    for index, row in enumerate(plan.rows):
+        path = results.finish(plan, row, seed=0) / "embeddings.npz"
+        arrays = dict(np.load(path))
+        kept = slice(8 * index, 8 * index + 8)
+        np.savez(path, **{name: values[kept] for name, values in arrays.items()})
+    one = section(results.root, plan)
+    assert "t-SNE of synthetic needs at least 4 clips that every row has, but got 0." in one.limits
+    assert [picture.name for picture in one.pictures if "tsne" in picture.name] == []
+
+
+def test_figures_of_real_clips_are_not_stamped_for_the_generated_ones_beside_them(
+    results: Results, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = results.plan(STAGES, seeds=[0], haa500=recipe("haa500"), synthetic=recipe("synthetic"))
+    for row in plan.rows:
+        folder = results.finish(plan, row, seed=0)  # on the first column
+        other = folder.with_name(plan.cell(row, "synthetic").trials[0])
+        other.mkdir()
+        for name in ("embeddings.npz", "history.csv"):
+            shutil.copy(folder / name, other / name)
+    stamps: dict[str, list[bool]] = {"tsne": [], "curves": []}
+    for name, module in (("tsne", tsne), ("curves", curves)):
+        draw = getattr(module, f"draw_{name}")
+
+        def spy(*args: Any, synthetic: bool, draw: Any = draw, name: str = name, **more: Any) -> Any:
+            stamps[name].append(synthetic)
+            return draw(*args, synthetic=synthetic, **more)
+
+        monkeypatch.setattr(module, f"draw_{name}", spy)
+    section(results.root, plan)
+    assert stamps == {"tsne": [False, True], "curves": [False, True]}
+
+
+def test_clips_of_one_time_step_have_their_page_too(results: Results) -> None:
+    base = evolve(recipe("synthetic"), {"model.backbone": "r2plus1d_18", "data.num_frames": 8})
+    graph = graph_section(results.plan(COMPONENTS, synthetic=base))
+    assert "T = 1 time steps" in graph["tables"][0].title
+    contrast = graph["pictures"][1]
+    assert "lines, at most; bands, down to at least" in contrast.caption
+    assert "intra-frame edges alone leave 10.0 %" in contrast.alt
 
 
 def test_damaged_files_are_named_and_the_page_goes_on(results: Results) -> None:

@@ -86,6 +86,12 @@ def test_the_table_marks_the_best_and_says_that_its_score_is_too_high(results: R
     assert table.synthetic
 
 
+def test_a_pruned_candidate_whose_history_is_gone_is_still_listed(results: Results, searched: SearchState) -> None:
+    (results.root / "trials" / searched.candidates[2].trials[0] / "history.csv").unlink()
+    table = candidates_table(results.root, "head_search")
+    assert [row[1] for row in table.rows] == ["75.0 %", "87.5 %", "pruned", "75.0 %"]
+
+
 def test_a_search_without_a_winner_yet_has_its_candidates_and_no_report(
     results: Results, searched: SearchState
 ) -> None:

@@ -194,8 +194,28 @@ def test_the_key_that_makes_the_score_explains_most_and_more_than_chance(results
     assert (data["importance"] >= 0).all() and data["importance"].sum() <= 2
     assert said == []
     notes = importance_notes(data, ruled)
-    assert notes[0].startswith("Over 30 complete candidates, these keys explain more of the variance of top1 than of 5")
-    assert "train.lr" in notes[0] and "random" not in " ".join(notes)
+    assert notes[0].startswith(
+        "Over 30 complete candidates, these keys explain more of the variance of top1 than in any of 5 shuffles of "
+        "their own values: train.lr"
+    )
+    assert "A key that does nothing passes that mark once in 6 searches." in notes
+    assert "random" not in " ".join(notes)
+
+
+def test_the_mark_of_a_key_that_does_nothing_is_low_beside_one_that_explains_all(
+    results: Results, ruled: SearchState
+) -> None:
+    chance = importance_data(results.root, "tried")[0].set_index("key")["chance"]
+    assert chance["head.ffn_dim"] < 0.05 and chance["head.readout"] < 0.05
+
+
+def test_keys_that_a_sampler_draws_by_earlier_scores_may_pass_more_often(results: Results, ruled: SearchState) -> None:
+    data, _ = importance_data(results.root, "tried")
+    by_score = ruled.model_copy(update={"definition": {**ruled.definition, "sampler": "tpe"}})
+    (said,) = [note for note in importance_notes(data, by_score) if "does nothing" in note]
+    assert said.endswith(
+        "6 searches that draw it at random; tpe draws it by earlier scores, and it may pass more often."
+    )
 
 
 def test_a_conditional_key_is_weighed_among_the_candidates_that_have_it(results: Results, ruled: SearchState) -> None:

@@ -25,6 +25,7 @@ from analysis.surface import (
     trained_effects,
     trained_statements,
 )
+from analysis.tables import signed
 from studies.catalog import COMPONENTS, READOUT
 from studies.plan import Plan
 from studies.study import Study
@@ -296,11 +297,43 @@ def test_trained_effects_pair_rows_that_differ_in_the_graph_alone(results: Resul
     )
     assert effects["n"].tolist() == [3, 3, 0, 0]
     said = trained_statements(effects)
-    assert len(said) == 2
+    assert len(said) == 3
     assert "readout norm_mean" in said[1]
+    assert "95 % t-interval of one difference" in said[2] and "correction for the 2 tests of such pairs" in said[2]
 
 
 def test_equal_rows_have_no_trained_effect(components: Plan, results: Results) -> None:
     effects = trained_effects(results.root, components).set_index("row")
     assert effects.loc["B + TE + IF-FC", "base"] == "B + TE"
-    assert effects.loc["B + TE + IF-FC", ["difference", "low", "high"]].tolist() == [0, 0, 0]
+    assert (effects.loc["B + TE + IF-FC", ["difference", "identical"]] == [0, True]).all()
+    assert effects.loc["B + TE + IF-FC", ["low", "high", "p"]].isna().all()
+    assert "B + TE + IF-FC identical, B + TE + TAT" in trained_statements(effects.reset_index())[0]
+
+
+def train(results: Results, plan: Plan, **scores: list[float]) -> str:
+    """What is said of rows of Table 4, named by their last word, with these scores by seed."""
+    rows = {row.split()[-1].replace("-", ""): row for row in plan.rows}
+    for name, values in scores.items():
+        for seed, value in enumerate(values):
+            results.finish(plan, rows[name], seed=seed, metrics={"top1": value / 100, "mca": 0.0})
+    return " ".join(trained_statements(trained_effects(results.root, plan)))
+
+
+def test_an_effect_that_does_not_vary_is_not_told_apart(results: Results) -> None:
+    said = train(results, results.plan(COMPONENTS), TE=[50, 52, 54], Full=[47, 49, 51])
+    assert f"Full {signed(-3)} (does not vary); none is told from no graph." in said
+
+
+def test_effects_are_told_apart_after_the_correction_for_all_pairs(results: Results) -> None:
+    plan = results.plan(COMPONENTS)
+    clear, lucky = [70, 72.2, 71.1], [53, 54, 55.2]  # against 50, 52, 51: p = 0.001 and p = 0.04
+    said = train(results, plan, TE=[50, 52, 51], TAT=clear, Full=lucky, IFFC=[49, 52.5, 52])
+    effects = trained_effects(results.root, plan).set_index("row")
+    assert effects.loc["Full", "low"] > 0 and effects.loc["Full", "p"] < 0.05 < effects.loc["Full", "p_holm"]
+    assert (effects["num_tests"] == 3).all()
+    assert "told apart from no graph: B + TE + TAT." in said
+
+
+def test_one_effect_alone_is_corrected_for_itself(results: Results) -> None:
+    said = train(results, results.plan(COMPONENTS), TE=[50, 52, 51], Full=[53, 54, 55.2])
+    assert "told apart from no graph: Full." in said and "correction for the 1 test of such pairs" in said

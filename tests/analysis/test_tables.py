@@ -6,7 +6,7 @@ from stored import Results, data_facts
 from analysis.formats import MINUS
 from analysis.tables import signed, study_table
 from studies.catalog import ALPHA, COMPONENTS, FFN_WIDTH
-from studies.plan import Plan
+from studies.plan import Plan, read_plan
 from taghead.config import evolve
 from taghead.recipes import recipe
 
@@ -71,6 +71,35 @@ def test_a_published_value_is_marked_where_one_more_run_would_hardly_fall(result
     assert line(results, plan, "FFN 256")[3] == f"85.6 ({signed(-5.3)}) ‡"
     assert line(results, plan, "FFN 2048")[3] == "84.9 (0.0)"  # one run: no interval, no mark
     assert any(note.startswith("‡: ") and note.endswith("so do 1 of 2.") for note in table.notes)
+
+
+def published_in(results: Results, *values: float) -> str:
+    """What stands in the published column of FFN 2048, which the paper has at 84.9, for these scores."""
+    plan = results.plan(FFN_WIDTH, seeds=range(len(values)), haa500=recipe("haa500"))
+    for seed, value in enumerate(values):
+        scores = {"top1": value / 100, "mca": value / 100}
+        results.finish(plan, "FFN 2048", seed=seed, metrics=scores, data=data_facts("haa500"))
+    return line(results, plan, "FFN 2048")[3]
+
+
+def test_runs_that_do_not_vary_set_no_published_value_outside(results: Results) -> None:
+    assert published_in(results, 84.8667, 84.8667) == "84.9 (0.0)"
+
+
+def test_no_note_counts_runs_that_do_not_vary(results: Results) -> None:
+    published_in(results, 80, 80)
+    table = study_table(results.root, read_plan(results.root, FFN_WIDTH.name))
+    assert not any("lies outside" in note for note in table.notes)
+
+
+@pytest.mark.parametrize(
+    ("values", "outside"),
+    [((84.865, 84.866, 84.865), False), ((84.845, 84.846, 84.845), True), ((84.96, 84.961, 84.96), True)],
+)
+def test_a_published_value_is_outside_only_beyond_its_own_rounding(
+    results: Results, values: tuple[float, ...], outside: bool
+) -> None:
+    assert published_in(results, *values).endswith(" ‡") == outside
 
 
 def test_the_caption_names_the_epoch_that_scores_are_of(results: Results, components: Plan) -> None:

@@ -1,17 +1,26 @@
 """Figure 3."""
 
-import json
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.figure import Figure
-from safetensors.numpy import save_file
-from stored import CLIPS, Results
+from stored import CLIPS, Results, data_facts
 
 from analysis.embeddings import Clips, class_names, family_of, load
-from analysis.tsne import EVENTS, MAX_POINTS, draw_tsne, knn_accuracy, note, of_datasets, scores_data, tsne_data
+from analysis.tsne import (
+    EVENTS,
+    MAX_POINTS,
+    draw_tsne,
+    in_words,
+    knn_accuracy,
+    note,
+    num_neighbours,
+    of_datasets,
+    scores_data,
+    tsne_data,
+)
 from studies.catalog import STAGES
 from studies.plan import Plan
 from taghead.errors import InputError
@@ -107,6 +116,22 @@ def test_classes_far_apart_have_all_neighbours_right_and_a_silhouette_near_one()
     assert score.silhouette > 0.99
 
 
+@pytest.mark.parametrize(("each", "k"), [(3, 2), (2, 1), (5, 4), (6, 5), (20, 5)])
+def test_classes_far_apart_have_all_neighbours_right_however_small_they_are(each: int, k: int) -> None:
+    rows = [clusters("TAG", classes=100, each=each, distance=1000)]
+    (score,) = scores_data(rows).itertuples()
+    assert (score.k, score.knn) == (k, 100.0)
+    assert in_words(score).startswith(f"{k}-NN 100.0 %, silhouette ")
+    said = note(drawn(rows), scores_data(rows), dataset="generated", seed=0)
+    assert f"accuracy of the {f'{k} nearest neighbours' if k > 1 else 'nearest neighbour'}" in said
+    number = each if k > 1 else "one or two"
+    assert (f"(and not 5: the smallest class has {number} clips)" in said) == (k < 5)
+
+
+def test_a_class_of_one_clip_leaves_one_neighbour() -> None:
+    assert num_neighbours(np.array([0, 0, 0, 1])) == 1
+
+
 def test_neighbours_are_counted_without_the_clip_itself() -> None:
     vectors = np.array([[0.0], [0.1], [10.0], [10.1]])
     # each clip's own label is unique, so that only its own vote could make it right
@@ -129,16 +154,13 @@ def test_names_come_from_clip_ids_where_they_carry_them(results: Results, stages
 GYM = tuple(f"({event}) element {number}" for event in EVENTS for number in range(25))
 
 
-def test_names_are_those_that_kept_weights_hold_unless_others_are_given(results: Results, stages: Plan) -> None:
-    path = embeddings(results, stages, "TAG").with_name("weights.safetensors")
-    save_file({"a": np.zeros(1)}, path, metadata={"classes": json.dumps(GYM[:4])})
+def test_names_are_those_of_the_records_unless_others_are_given(results: Results, stages: Plan) -> None:
+    for row in stages.rows:
+        results.finish(stages, row, seed=0, data=data_facts(classes=GYM[:4]))
     (first, *_), _ = load(results.root, stages, dataset="synthetic", seed=0)
     assert class_names(first) == dict(enumerate(GYM[:4]))
-    (first, *_), _ = load(results.root, stages, dataset="synthetic", seed=0, classes=("w", "x", "y", "z"))
-    assert class_names(first)[3] == "z"
-    path.write_bytes(b"damaged")
-    (first, *_), said = load(results.root, stages, dataset="synthetic", seed=0)
-    assert class_names(first)[3] == "motion d" and said == []
+    (first, *_), _ = load(results.root, stages, dataset="synthetic", seed=0, classes=("w_e", "x", "y", "z"))
+    assert [class_names(first)[label] for label in (0, 3)] == ["w e", "z"]
 
 
 def test_the_event_is_what_an_element_of_finegym_begins_with() -> None:

@@ -104,3 +104,10 @@ def test_studies_launched_together_share_trials_and_keep_for_both():
     assert shared.keep == {"weights", "embeddings"}
     assert shared.label == "mine: Full, haa500, seed 0"
     assert trials[other.cell("again", "haa500").trials[5]].keep == {"embeddings"}
+
+
+def test_a_row_with_a_linear_head_is_asked_for_no_frame_means():
+    asked = plan(keep=("weights", "frame_means"))  # row B is linear
+    trials = {item.trial_id: item for item in trials_of([asked])}
+    assert trials[asked.cell("B", "haa500").trials[0]].keep == {"weights"}
+    assert trials[asked.cell("Full", "haa500").trials[0]].keep == {"weights", "frame_means"}

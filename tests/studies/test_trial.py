@@ -1,7 +1,7 @@
 from dataclasses import replace
 
 import pytest
-from fakes import DIVERGES, EPOCHS, FULL, OUT_OF_MEMORY, RAISES, REFUSED, plan, run, trial, work
+from fakes import BASE, DIVERGES, EPOCHS, FULL, OUT_OF_MEMORY, RAISES, REFUSED, plan, run, trial, work
 
 from studies.feed import trials_of
 from studies.store import Store
@@ -222,6 +222,18 @@ def test_what_a_trial_lacks_is_trained_again_where_they_were_not_and_loses_nothi
     work(root)(trial(keep=["embeddings"]), ignore)
     assert Store(root).kept(trial().trial_id) == {"frame_means", "embeddings"}
     assert len(epochs()) == 2 * EPOCHS
+
+
+@pytest.mark.parametrize("keep", [["frame_means"], ["weights", "frame_means"]])
+def test_a_linear_head_that_is_to_keep_frame_means_is_trained_once_and_lacks_nothing(root, epochs, keep):
+    def keeps_what_there_is(config, *, keep, **options):
+        return run(config, keep=[name for name in keep if name != "frame_means"], **options)
+
+    one = trial(config=evolve(BASE, {"model.head": "linear"}), keep=keep)
+    for _ in range(2):
+        assert replace(work(root), run=keeps_what_there_is)(one, ignore).ending == "complete"
+        assert Store(root).need(one.trial_id, one.keep) == "nothing"
+    assert len(epochs()) == EPOCHS
 
 
 def test_clips_that_changed_since_the_plan_are_refused(root):

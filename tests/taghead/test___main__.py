@@ -46,6 +46,21 @@ def trial(tmp_path_factory: pytest.TempPathFactory, tiny_clips: Path) -> Path:
     return folder
 
 
+def test_a_linear_head_that_is_to_keep_frame_means_is_done_when_it_is_trained(
+    taghead: Call, tiny_clips: Path, tmp_path: Path
+) -> None:
+    changes = {"data.num_frames": 8, "data.short_side": 36, "data.crop_size": 32, "model.pretrained": "false"}
+    changes |= {"train.epochs": 1, "model.head": "linear"}
+    words = [f"--set={key}={value}" for key, value in changes.items()]
+    for _ in range(2):
+        status, out, err = taghead(
+            "train", "--out", tmp_path / "trial", "--data-root", tiny_clips, "--device", "cpu", *words,
+            "--keep", "frame_means",
+        )  # fmt: skip
+        assert status == 0, err
+    assert "this trial is done already" in out
+
+
 def test_evaluate_prints_both_scores_and_keeps_the_predictions(
     taghead: Call, trial: Path, tiny_clips: Path, tmp_path: Path
 ) -> None:

@@ -21,7 +21,7 @@ def folder(path: Path) -> ArrayFolder:
     return ArrayFolder(path, suffix=".tokens", what="tokens")
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+@pytest.mark.parametrize("dtype", [np.float32, np.float16, np.uint8])
 @pytest.mark.parametrize("shape", [(24,), (2, 3, 4), (1, 1, 24), (2, 2, 2, 3)])
 def test_an_array_comes_back_as_it_was(tmp_path: Path, dtype: Any, shape: tuple[int, ...]) -> None:
     array = NUMBERS.reshape(shape).astype(dtype)
@@ -55,7 +55,17 @@ def test_no_byte_of_a_file_can_change_and_no_end_be_lost_unseen(tmp_path: Path) 
     assert folder(tmp_path).read("one", KEY) is None
 
 
-def test_a_full_disk_is_told_once_and_nothing_is_kept_from_then_on(
+def test_a_file_that_was_read_and_has_changed_since_is_checked_again(tmp_path: Path) -> None:
+    here = folder(tmp_path)
+    here.write("one", KEY, NUMBERS)
+    path = tmp_path / "one.tokens"
+    assert here.read("one", KEY) is not None
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 4]))
+    assert here.read("one", KEY) is None
+
+
+def test_a_full_disk_is_told_once_and_from_then_on_the_folder_is_only_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: object) -> None:
@@ -67,13 +77,17 @@ def test_a_full_disk_is_told_once_and_nothing_is_kept_from_then_on(
     with pytest.warns(UserWarning, match=r"tokens cannot be kept in .* \(No space left on device\)"):
         assert not here.write("two", KEY, NUMBERS)
     assert not here.write("three", KEY, NUMBERS)
-    assert here.folder is None
+    assert not here.writable
+    found = here.read("one", KEY)
+    assert found is not None
+    assert np.array_equal(found, NUMBERS)
+    assert here.holds("one", KEY)
 
 
 def test_a_folder_that_cannot_be_made_is_told_of(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.warns(UserWarning, match="tokens cannot be kept in"):
-        assert folder(tmp_path / "file" / "folder").folder is None
+        assert not folder(tmp_path / "file" / "folder").writable
 
 
 KILLED = """
@@ -105,6 +119,7 @@ def test_a_writer_that_is_killed_leaves_the_file_before_and_a_part_that_goes_in_
 
 def test_without_a_folder_nothing_is_kept() -> None:
     nowhere = ArrayFolder(None, suffix=".tokens", what="tokens")
+    assert not nowhere.writable
     assert not nowhere.write("one", KEY, NUMBERS)
     assert nowhere.read("one", KEY) is None
     assert not nowhere.holds("one", KEY)

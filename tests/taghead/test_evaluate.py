@@ -1,3 +1,4 @@
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -164,3 +165,24 @@ def test_what_is_saved_is_what_was_predicted(tmp_path):
     with np.load(tmp_path / "embeddings.npz", allow_pickle=False) as file:
         assert np.array_equal(file["embeddings"], predictions.embeddings, equal_nan=True)
     assert not (tmp_path / "frame_means.npz").exists()
+
+
+def test_logits_are_those_of_an_earlier_evaluation_up_to_rounding(tmp_path):
+    clips = clips_of(tmp_path, LOOKS, LOOKS)
+    clips[2].path.write_text(NO_VIDEO)
+    predictions = evaluate(clips)
+    ids, logits = list(predictions.ids), predictions.logits
+    largest = np.nanmax(np.abs(logits))
+    assert predictions.differs(ids, logits, within=0) is None
+    moved = logits.copy()
+    moved[4, 1] += 0.01 * largest
+    assert predictions.differs(ids, moved, within=0.02) is None
+    assert re.fullmatch(
+        r"logits must be .* those of clip clip 4 1 are .* off", predictions.differs(ids, moved, within=0.005)
+    )
+    moved[4] = np.nan
+    assert predictions.differs(ids, moved, within=1) == "clip clip 4 1 gets a score now and got none when the trial ran"
+    moved[4], moved[2] = logits[4], 0
+    assert predictions.differs(ids, moved, within=1) == "clip clip 2 2 gets no score now and got one when the trial ran"
+    for others in ((ids[:-1], logits[:-1]), (ids, logits[:, :-1])):
+        assert predictions.differs(*others, within=1) == "the test clips are not those of its predictions"

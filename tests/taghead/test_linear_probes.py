@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from taghead import run as run_file
 from taghead.checkpoint import TrainState, load_state, save_state
 from taghead.config import TrainConfig, evolve
 from taghead.data.batches import Batch, training_order
@@ -227,3 +228,26 @@ def test_run_trains_linear_heads_on_stored_tokens_so_and_resumes_to_the_same_bit
         assert kept["embeddings"].shape == (12, 128)
     diverged = run(evolve(LINEAR, {"train.lr": 1e38}), seed=0, machine=machine, folder=tmp_path / "diverged")
     assert (diverged.status, diverged.epoch) == ("diverged", 1)
+
+
+@pytest.mark.parametrize("ours_first", [True, False])
+def test_a_training_that_the_loop_of_another_device_began_begins_anew(
+    tmp_path: Path, tiny_clips: Path, monkeypatch: pytest.MonkeyPatch, ours_first: bool
+) -> None:
+    def use(ours: bool) -> None:
+        monkeypatch.setattr(run_file, "LinearHead", LinearHead if ours else type(None))  # as on a GPU
+
+    def stop(row: dict[str, Any]) -> None:
+        if row["epoch"] == 2:
+            raise KeyboardInterrupt
+
+    machine = Machine(data_root=tiny_clips, cache=tmp_path / "cache")
+    use(ours_first)
+    with pytest.raises(KeyboardInterrupt):
+        run(LINEAR, seed=0, machine=machine, folder=tmp_path / "moved", on_epoch=stop)
+    use(not ours_first)
+    run(LINEAR, seed=0, machine=machine, folder=tmp_path / "moved")
+    run(LINEAR, seed=0, machine=machine, folder=tmp_path / "whole")
+    moved, whole = (tmp_path / name for name in ("moved", "whole"))
+    assert (moved / "history.csv").read_text() == (whole / "history.csv").read_text()
+    assert read_record(moved).metrics == read_record(whole).metrics

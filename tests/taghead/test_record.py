@@ -6,7 +6,7 @@ import pytest
 from taghead import record as module
 from taghead.config import Config, evolve
 from taghead.errors import InputError
-from taghead.record import DataFacts, MachineFacts, Record, read_record, trial_id, write_record
+from taghead.record import DataFacts, MachineFacts, Record, keepable, read_record, trial_id, write_record
 
 # Ids of configs as they were when RECIPE_VERSION 2 was made: a new field with a default must change none of them.
 KNOWN = Path(__file__).parent / "known_trial_ids.json"
@@ -33,6 +33,21 @@ def test_a_record_comes_back_as_it_was_written(tmp_path: Path) -> None:
     write_record(record, tmp_path)
     assert read_record(tmp_path) == record
     assert [path.name for path in tmp_path.iterdir()] == ["record.json"]
+
+
+def test_a_record_from_before_class_names_were_kept_is_read(tmp_path: Path) -> None:
+    write_record(known_record(), tmp_path)
+    path = tmp_path / "record.json"
+    values = json.loads(path.read_text())
+    del values["data"]["classes"]
+    path.write_text(json.dumps(values))
+    assert read_record(tmp_path).data.classes == ()
+
+
+def test_a_linear_head_keeps_all_but_frame_means() -> None:
+    linear = evolve(Config(), {"model.head": "linear"})
+    assert keepable(Config(), ("weights", "frame_means")) == {"weights", "frame_means"}
+    assert keepable(linear, ("weights", "embeddings", "frame_means")) == {"weights", "embeddings"}
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"schema_version": 1}', "null"])

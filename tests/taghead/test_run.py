@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 import torch
 
-from taghead.checkpoint import load_state
 from taghead.config import Config, evolve, flatten
 from taghead.data.clips import read_clips
 from taghead.errors import InputError
@@ -57,7 +56,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory, tiny_clips: Path) -> P
     return folder
 
 
-def test_a_trial_leaves_its_record_and_what_was_to_be_kept(undisturbed: Path) -> None:
+def test_a_trial_leaves_its_record_and_what_was_to_be_kept(undisturbed: Path, tiny_clips: Path) -> None:
     assert {path.name for path in undisturbed.iterdir()} == {
         "record.json", "history.csv", "predictions.npz", "weights.safetensors", "embeddings.npz", "frame_means.npz",
     }  # fmt: skip
@@ -65,6 +64,7 @@ def test_a_trial_leaves_its_record_and_what_was_to_be_kept(undisturbed: Path) ->
     assert (record.status, record.epoch, record.selection) == ("complete", 3, "last")
     assert (record.data.num_train, record.data.num_val, record.data.num_test) == (64, 4, 12)
     assert record.data.synthetic
+    assert record.data.classes == read_clips("synthetic", tiny_clips).classes
     assert record.machine.threads == 1
 
 
@@ -145,12 +145,6 @@ def test_a_damaged_checkpoint_is_not_believed(tmp_path: Path, tiny_clips: Path, 
     assert np.array_equal(predictions(tmp_path)["logits"], predictions(undisturbed)["logits"])
 
 
-@pytest.mark.parametrize("content", [b"", b"hello", b"PK\x03\x04", b"\x80\x04K."])
-def test_whatever_stands_in_a_checkpoint_a_damaged_one_is_none(tmp_path: Path, content: bytes) -> None:
-    (tmp_path / "checkpoint.pt").write_bytes(content)
-    assert load_state(tmp_path / "checkpoint.pt") is None
-
-
 def test_another_trial_s_folder_is_refused(tmp_path: Path, tiny_clips: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         trial(tmp_path, tiny_clips, seed=1, on_epoch=stop_after(2))
@@ -225,6 +219,58 @@ def test_what_a_study_asks_for_later_comes_from_the_kept_weights(
             assert np.array_equal(new[name], old[name])
 
 
+def test_completing_a_trial_writes_what_it_lacks_and_nothing_else(
+    tmp_path: Path, tiny_clips: Path, undisturbed: Path
+) -> None:
+    folder = tmp_path / "trial"
+    shutil.copytree(undisturbed, folder)
+    (folder / "frame_means.npz").unlink()
+    before = {path.name: path.stat() for path in folder.iterdir()}
+    complete(folder, machine=Machine(data_root=tiny_clips), keep=("embeddings", "frame_means"))
+    after = {path.name: path.stat() for path in folder.iterdir()}
+    assert set(after) - set(before) == {"frame_means.npz"}
+    assert all(after[name].st_ino == stat.st_ino for name, stat in before.items())
+    (folder / "predictions.npz").write_bytes(b"damaged")
+    (folder / "embeddings.npz").unlink()
+    complete(folder, machine=Machine(data_root=tiny_clips), keep=("embeddings",))
+    assert np.array_equal(predictions(folder)["logits"], predictions(undisturbed)["logits"])
+
+
+def zeroed(path: Path) -> None:
+    path.write_bytes(bytes(path.stat().st_size))
+
+
+def replaced(path: Path) -> None:
+    """Puts another clip in a clip's place, filled up to its size."""
+    others = path.parents[1].glob("*/*_01[789].mp4")
+    other = min((one.read_bytes() for one in others if one.parent != path.parent), key=len)
+    path.write_bytes(other.ljust(path.stat().st_size, b"\0"))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "pattern", "message"),
+    [
+        (zeroed, "video/*/*_01[789].mp4", "none of the 12 test clips can be used; the first: "),
+        (zeroed, "video/turn_one_left/*_018.mp4", "clip turn_one_left_018 gets no score now and got one when the tria"),
+        (replaced, "video/turn_one_left/*_018.mp4", "to 0.01 of the largest .* clip turn_one_left_018 are .* off; put"),
+    ],
+    ids=["none decodes", "one does not decode", "one is another"],
+)
+def test_clips_that_are_not_those_of_the_trial_add_nothing_to_it(
+    tmp_path: Path, tiny_clips: Path, undisturbed: Path, spoil: Any, pattern: str, message: str
+) -> None:
+    folder, root = tmp_path / "trial", tmp_path / "clips"
+    shutil.copytree(undisturbed, folder)
+    shutil.copytree(tiny_clips, root)
+    (folder / "embeddings.npz").unlink()
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    for path in root.glob(pattern):
+        spoil(path)
+    with pytest.raises(InputError, match=message):
+        complete(folder, machine=Machine(data_root=root), keep=("embeddings",))
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
 def test_nothing_can_be_added_to_a_trial_that_kept_no_weights(
     tmp_path: Path, tiny_clips: Path, undisturbed: Path
 ) -> None:
@@ -233,6 +279,17 @@ def test_nothing_can_be_added_to_a_trial_that_kept_no_weights(
     (folder / "weights.safetensors").unlink()
     with pytest.raises(InputError, match="kept no weights"):
         complete(folder, machine=Machine(data_root=tiny_clips), keep=("embeddings",))
+
+
+def test_a_class_name_that_is_no_text_stands_in_the_record_all_the_same(tmp_path: Path, tiny_clips: Path) -> None:
+    root = tmp_path / "clips"
+    shutil.copytree(tiny_clips, root)
+    odd = os.fsdecode(b"turn_\xff")
+    for path in (root / "video" / "turn_one_left").iterdir():
+        path.rename(path.with_name(f"{odd}_{path.stem[-3:]}.mp4"))
+    (root / "video" / "turn_one_left").rename(root / "video" / odd)
+    trial(tmp_path / "trial", root, evolve(TINY, {"train.epochs": 1}))
+    assert "turn_?" in read_record(tmp_path / "trial").data.classes
 
 
 @pytest.fixture

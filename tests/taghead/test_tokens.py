@@ -75,9 +75,9 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int | None]]:
     seen: list[tuple[str, int | None]] = []
     make = tokens.TokenCache._make
 
-    def noting(self: tokens.TokenCache, clip: Clip, frames: Any, view: int | None) -> Any:
+    def noting(self: tokens.TokenCache, clip: Clip, frames: Any, view: int | None, place: Any) -> Any:
         seen.append((clip.id, view))
-        return make(self, clip, frames, view)
+        return make(self, clip, frames, view, place)
 
     monkeypatch.setattr(tokens.TokenCache, "_make", noting)
     return seen
@@ -208,6 +208,27 @@ def test_a_clip_that_has_changed_takes_the_place_of_the_old_one(
     assert len(list((tmp_path / "cache").iterdir())) == 1
 
 
+@pytest.mark.parametrize("by", ["get", "fill"])
+def test_a_clip_that_is_replaced_while_its_tokens_are_made_leaves_none_under_the_new_ones_key(
+    tmp_path: Path, tiny_clips: Path, by: str
+) -> None:
+    cache, (clip, other, *_) = cache_of({}, tmp_path / "cache", tiny_clips)
+    mine = replace(clip, path=tmp_path / "clip.mp4")
+    shutil.copyfile(clip.path, mine.path)
+    decode = cache._frames.get
+
+    def replaced_meanwhile(one: Clip) -> Any:
+        frames = decode(one)
+        shutil.copyfile(other.path, mine.path)
+        os.utime(mine.path, (1, 1))
+        return frames
+
+    cache._frames.get = replaced_meanwhile  # type: ignore[method-assign]
+    cache.get(mine, None) if by == "get" else cache.fill([mine], None)
+    later, _ = cache_of({}, tmp_path / "cache", tiny_clips)
+    assert np.array_equal(later.get(mine, None), later.get(other, None))
+
+
 @pytest.mark.parametrize(("views", "expected"), [(0, [None, None, None]), (1, [0, 0, 0]), (2, [0, 1, 0])])
 def test_epoch_e_trains_on_view_e_mod_k(
     tiny_clips: Path, views: int, expected: list[int | None], made: list[Any]
@@ -254,11 +275,11 @@ from taghead.run import run
 count, write = 0, array_folder._write
 def dying(place, head, array):
     global count
-    count += 1
+    count += place.suffix == ".tokens"
     if count == int(sys.argv[5]):
         place.with_name(place.name + ".1.part").write_bytes(head)
         os.kill(os.getpid(), signal.SIGKILL)
-    write(place, head, array)
+    return write(place, head, array)
 array_folder._write = dying
 root = Path(sys.argv[3])
 run(load(sys.argv[1]), seed=0, machine=Machine(data_root=Path(sys.argv[2]), cache=Path(sys.argv[4])), folder=root)
@@ -324,21 +345,22 @@ def test_tokens_that_are_damaged_or_gone_are_made_again(
 
 
 def test_a_disk_that_fills_up_is_warned_of_and_changes_no_bit(
-    stored: Path, tmp_path: Path, tiny_clips: Path, monkeypatch: pytest.MonkeyPatch
+    stored: Path, tmp_path: Path, tiny_clips: Path, monkeypatch: pytest.MonkeyPatch, made: list[Any]
 ) -> None:
     written = 0
     write = array_folder._write
 
-    def filling_up(place: Path, head: bytes, array: Any) -> None:
+    def filling_up(place: Path, head: bytes, array: Any) -> Any:
         nonlocal written
-        written += 1
-        if written > 30:
+        written += place.suffix == ".tokens"
+        if place.suffix == ".tokens" and written > 30:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        write(place, head, array)
+        return write(place, head, array)
 
     monkeypatch.setattr(array_folder, "_write", filling_up)
     with pytest.warns(UserWarning, match="tokens cannot be kept in"):
         trial(tmp_path / "trial", tiny_clips, cache=tmp_path / "cache")
+    assert len(made) == len(set(made)), "what was stored before is read on"
     assert np.array_equal(logits(tmp_path / "trial"), logits(stored / "trial"))
 
 

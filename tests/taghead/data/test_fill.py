@@ -4,10 +4,11 @@ from pathlib import Path
 import pytest
 from videos import numbered, write
 
+from taghead.array_folder import HEAD_BYTES
 from taghead.data import fill as fill_file
 from taghead.data.clips import Clip
 from taghead.data.fill import Estimate, fill
-from taghead.data.frame_cache import HEAD_BYTES, FrameCache
+from taghead.data.frame_cache import FrameCache
 from taghead.errors import InputError
 
 SETTINGS = {"num_frames": 4, "short_side": 24}

@@ -9,6 +9,8 @@ from zlib import crc32
 import numpy as np
 import pytest
 
+from taghead import array_folder
+from taghead.array_folder import HEAD_BYTES
 from taghead.data import frame_cache
 from taghead.data.clips import Clip
 from taghead.data.decode import UnreadableClip, sample_frames
@@ -54,7 +56,7 @@ def test_a_cache_of_one_byte_changed_anywhere_is_rebuilt(tmp_path, clip, decoded
     frames = open_cache(tmp_path / "cache").get(clip)
     file = only_file(tmp_path / "cache")
     good = file.read_bytes()
-    places = [*range(frame_cache._HEAD.size + frame_cache._CHECKSUM.size), len(good) // 2, len(good) - 1]
+    places = [*range(HEAD_BYTES), len(good) // 2, len(good) - 1]
     for place in places:
         bad = bytearray(good)
         bad[place] ^= 0x10
@@ -72,7 +74,7 @@ def test_a_file_is_summed_once_and_again_when_it_has_changed(tmp_path, clip, dec
         summed.append(memoryview(data).nbytes)
         return crc32(data, start)
 
-    monkeypatch.setattr(frame_cache.zlib, "crc32", counting)
+    monkeypatch.setattr(array_folder.zlib, "crc32", counting)
     cache = open_cache(tmp_path / "cache")
     for _ in range(3):
         assert np.array_equal(cache.get(clip), frames)
@@ -87,7 +89,7 @@ def test_a_file_is_summed_once_and_again_when_it_has_changed(tmp_path, clip, dec
 def test_what_a_cache_wrote_itself_it_does_not_sum_when_it_reads_it(tmp_path, clip, decoded, monkeypatch):
     cache = open_cache(tmp_path / "cache")
     frames = cache.get(clip)
-    monkeypatch.setattr(frame_cache.zlib, "crc32", lambda *_: pytest.fail("summed"))
+    monkeypatch.setattr(array_folder.zlib, "crc32", lambda *_: pytest.fail("summed"))
     assert np.array_equal(cache.get(clip), frames) and len(decoded) == 1
 
 
@@ -96,7 +98,7 @@ def test_the_planes_of_a_clip_lie_one_after_another_in_memory(tmp_path, clip):
         assert cache.get(clip).transpose(0, 3, 1, 2).flags.c_contiguous
 
 
-@pytest.mark.parametrize("length", [0, 7, 60, 61, 1000])
+@pytest.mark.parametrize("length", [0, 7, HEAD_BYTES, HEAD_BYTES + 1, 1000])
 def test_a_cache_cut_short_is_rebuilt(tmp_path, clip, decoded, length):
     frames = open_cache(tmp_path / "cache").get(clip)
     file = only_file(tmp_path / "cache")
@@ -175,12 +177,28 @@ def test_a_full_disk_costs_one_warning_and_leaves_no_half_file(tmp_path, clip, d
     assert len(warned) == 1 and list((tmp_path / "cache").iterdir()) == [] and decoded == [clip.path]
 
 
+def test_what_was_kept_before_the_disk_was_full_is_read_on(tmp_path, clip, decoded, monkeypatch):
+    cache = open_cache(tmp_path / "cache", memory_bytes=0)
+    frames = cache.get(clip)
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(array_folder, "_write", full)
+    other = Clip("b", clip.path.with_name("b.mp4"), 0, "train")
+    other.path.write_bytes(clip.path.read_bytes())
+    with pytest.warns(UserWarning, match="No space left on device"):
+        cache.get(other)
+    assert np.array_equal(cache.get(clip), frames) and cache.holds(clip)
+    assert decoded == [clip.path, other.path]
+
+
 def test_half_files_of_killed_processes_are_cleared_away_and_those_being_written_left(tmp_path):
-    (tmp_path / "old.1-1.part").touch()
-    os.utime(tmp_path / "old.1-1.part", (0, 0))
-    (tmp_path / "new.2-2.part").touch()
+    (tmp_path / "old.frames.1.part").touch()
+    os.utime(tmp_path / "old.frames.1.part", (0, 0))
+    (tmp_path / "new.frames.2.part").touch()
     open_cache(tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == ["new.2-2.part"]
+    assert [path.name for path in tmp_path.iterdir()] == ["new.frames.2.part"]
 
 
 def test_an_unreadable_clip_is_told_with_its_reason_and_not_tried_again(tmp_path, decoded):

@@ -3,6 +3,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -11,7 +12,7 @@ from types import ModuleType
 
 import pytest
 
-from taghead.data.parallel import in_processes
+from taghead.data.parallel import in_processes, in_threads
 
 
 @pytest.fixture
@@ -47,7 +48,7 @@ import signal
 import sys
 from pathlib import Path
 import jobs
-from taghead.data.parallel import in_processes
+from taghead.data.parallel import in_processes, in_threads
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
     folder = Path(sys.argv[1])
@@ -90,3 +91,30 @@ def test_a_caller_that_is_killed_leaves_no_worker_behind(lingering):
 def test_closing_the_results_ends_the_work_too(jobs):
     with closing(in_processes(jobs.square, range(10, 10_000), died=abs, workers=2)) as results:
         assert next(results)[0] >= 10
+
+
+@pytest.mark.parametrize("num_threads", [0, 1, 3])
+def test_threads_give_results_in_the_order_of_the_items(num_threads):
+    def slower_at_first(item: int) -> int:
+        time.sleep(0.01 if item < 2 else 0)
+        return item * item
+
+    done = list(in_threads(slower_at_first, range(7), num_threads=num_threads, most=4))
+    assert done == [(item, item * item) for item in range(7)]
+
+
+@pytest.mark.parametrize(("num_threads", "most", "begun"), [(0, 4, 1), (2, 4, 4)])
+def test_threads_are_no_further_ahead_than_they_may(num_threads, most, begun):
+    asked: list[int] = []
+    results = in_threads(asked.append, range(50), num_threads=num_threads, most=most)
+    with closing(results):
+        assert asked == []
+        next(results)
+    assert 1 <= len(asked) <= begun
+
+
+def test_an_error_in_a_thread_reaches_the_caller_and_no_thread_is_left():
+    before = threading.active_count()
+    with pytest.raises(ZeroDivisionError):
+        list(in_threads(lambda item: 1 // item, [1, 0, 1], num_threads=2, most=2))
+    assert threading.active_count() == before
