@@ -1,12 +1,13 @@
 """Figure 3."""
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.figure import Figure
-from stored import CLIPS, Results, data_facts
+from stored import CLIPS, Results
 
 from analysis.embeddings import Clips, class_names, family_of, load
 from analysis.tsne import (
@@ -155,8 +156,9 @@ GYM = tuple(f"({event}) element {number}" for event in EVENTS for number in rang
 
 
 def test_names_are_those_of_the_records_unless_others_are_given(results: Results, stages: Plan) -> None:
-    for row in stages.rows:
-        results.finish(stages, row, seed=0, data=data_facts(classes=GYM[:4]))
+    for path in (results.root / "trials").glob("*/record.json"):
+        record = json.loads(path.read_text())
+        path.write_text(json.dumps(record | {"data": record["data"] | {"classes": GYM[:4]}}))
     (first, *_), _ = load(results.root, stages, dataset="synthetic", seed=0)
     assert class_names(first) == dict(enumerate(GYM[:4]))
     (first, *_), _ = load(results.root, stages, dataset="synthetic", seed=0, classes=("w_e", "x", "y", "z"))
