@@ -208,7 +208,7 @@ def _overlaps(row: Any, data: pd.DataFrame) -> bool:
 
 
 def latency_figures(speed: Speed) -> Iterator[tuple[str, pd.DataFrame, Figure]]:
-    """A figure for each setting and size of clips, of the head with default fields.
+    """A figure for each setting and size of clips, of the head with default fields or else of the first one measured.
 
     Args:
         speed: As from `read`.
@@ -217,9 +217,12 @@ def latency_figures(speed: Speed) -> Iterator[tuple[str, pd.DataFrame, Figure]]:
         The file's stem, the rows of `latency_data`, the figure.
     """
     data = latency_data(speed)
-    there = data[(data["error"] == "") & (data["changes"] == "")]
+    there = data[data["error"] == ""]
     for number, (_, group) in enumerate(there.groupby([*SETTING, "frames", "pixels"], sort=False)):
-        yield f"latency_{number + 1}", group, draw_latency(group)
+        heads = group.loc[group["head"] == WITH_HEAD, "changes"]
+        shown = "" if heads.empty or (heads == "").any() else heads.iloc[0]
+        rows = group[(group["head"] == BARE) | (group["changes"] == shown)]
+        yield f"latency_{number + 1}", rows, draw_latency(rows)
 
 
 @styled
@@ -237,11 +240,9 @@ def draw_latency(data: pd.DataFrame) -> Figure:
         axis.set_xlabel(f"ms a batch of {batch}" if batch > 1 else "ms a clip, batch of 1")
     for axis in axes[1:]:
         axis.set_yticklabels([])
-    first = data.iloc[0]
-    figure.suptitle(
-        f"{first['frames']} x {first['pixels']}, {first['device']}, {_threads(first['threads'])}, {first['precision']}",
-        fontsize=7,
-    )
+    first, changes = data.iloc[0], data["changes"].max().replace("--set ", "")
+    told = (f"{first['frames']} x {first['pixels']}", first["device"], _threads(first["threads"]), first["precision"])
+    figure.suptitle(", ".join([*told, *([changes] if changes else [])]), fontsize=7)
     handles: list[Any] = [axes[0].barh([0], [0], label=f"{name}, median", **look) for name, look in LOOKS.items()]
     handles += axes[0].plot([0, 0], [0, 0], color="#333333", lw=0.8, label="to the 95th percentile")
     figure.legend(handles=handles, loc="outside lower center", ncols=3)

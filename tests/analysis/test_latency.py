@@ -113,6 +113,15 @@ def test_a_bar_a_backbone_bare_and_with_head() -> None:
     assert widths == [pytest.approx([1000, 1500] * 2)] * 2
 
 
+def test_where_no_default_head_was_measured_another_one_is_drawn() -> None:
+    wide = subjects(["x3d_m"], batch_sizes=[1], overrides={"head.ffn_dim": 256})
+    ((_, rows, figure),) = latency_figures(speed_of(wide))
+    assert len(rows) == 2 and figure.get_suptitle().endswith(", head.ffn_dim=256")
+    both = speed_of([*wide, *subjects(["x3d_m"], batch_sizes=[1])[1:]])
+    ((_, rows, figure),) = latency_figures(both)
+    assert rows["changes"].tolist() == ["", ""] and figure.get_suptitle().endswith("float32")
+
+
 def measured(plan: Plan) -> list[Subject]:
     return [subject_of(cell.config) for cell in plan.cells]
 
