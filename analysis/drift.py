@@ -216,6 +216,8 @@ def statements(data: pd.DataFrame) -> list[str]:
             f"The 95 % interval of the change from least to most drift (Newcombe's) holds 0 in {every}: these clips do "
             "not tell whether drift costs accuracy."
         )
+    if len(changes) == 1:  # its number stands in the table
+        return said
     lowest, highest = (pick(changes, key=lambda row: changes[row][0]) for pick in (min, max))
     said.append(
         f"From least to most drift Top-1 changes by {signed(changes[lowest][0])} ({lowest}) to "
