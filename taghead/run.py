@@ -145,7 +145,7 @@ class _Trial:
         return self._features[view]
 
     def train(self, model: VideoModel, state: TrainState, save: Callable[[TrainState], None]) -> None:
-        """Trains what `begin` gave; linear heads on stored tokens as `fit_probes` does, alone or in company."""
+        """Trains what `begin` gave; a linear head on stored tokens as `fit_probes` does."""
         config = self.config.train
         validate = (lambda: self.predict(model, "val").metrics()) if self.clips.has_validation else None
         plain = self.tokens is not None and self.device.type == "cpu" and config.precision == "float32"
