@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any, ParamSpec
 
 import matplotlib as mpl
+import numpy as np
 from cycler import cycler
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.font_manager import findfont, get_font
 from matplotlib.text import Text
@@ -51,7 +53,7 @@ STYLE: Any = {
 }
 # no dates and no versions in a file: the same figure has the same bytes
 METADATA: dict[str, dict[str, Any]] = {
-    "png": {"Software": None},
+    "png": {},
     "pdf": {"CreationDate": None, "Producer": None, "Creator": None},
     "svg": {"Date": None, "Creator": None},
 }
@@ -98,19 +100,24 @@ def to_bytes(figure: Figure, kind: str) -> bytes:
         figure: What to render.
         kind: ``png``, ``pdf`` or ``svg``.
     """
-    buffer = io.BytesIO()
     with mpl.rc_context(STYLE), warnings.catch_warnings():
         warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from")  # `undrawn` tells it in words
-        quickly: Any = {"pil_kwargs": {"compress_level": 1}} if kind == "png" else {}  # it is compressed again below
-        figure.savefig(buffer, format=kind, metadata=METADATA[kind], **quickly)
-    return _with_palette(buffer) if kind == "png" else buffer.getvalue()
+        if kind == "png":
+            return _png(figure)
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format=kind, metadata=METADATA[kind])
+    return buffer.getvalue()
 
 
-def _with_palette(png: io.BytesIO) -> bytes:
-    """The same picture in 256 colours: a third of the size, and no difference to see."""
-    small = io.BytesIO()
-    Image.open(png).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(small, "PNG")
-    return small.getvalue()
+def _png(figure: Figure) -> bytes:
+    """In 256 colours: a third of the size, and no difference to see."""
+    figure.set_dpi(mpl.rcParams["savefig.dpi"])
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    picture = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
+    file = io.BytesIO()
+    picture.quantize(256, dither=Image.Dither.NONE).save(file, "PNG")
+    return file.getvalue()
 
 
 def undrawn(figure: Figure) -> str:

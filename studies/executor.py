@@ -51,6 +51,7 @@ from studies.store import Store  # noqa: E402
 from studies.switchboard import Switchboard  # noqa: E402
 from studies.track import TRACKERS, LoggerCallback, TrackingWatch, check_tracker  # noqa: E402
 from studies.trial import OUT_OF_MEMORY, Trial, Work  # noqa: E402
+from taghead.command import look_for_garbage_less  # noqa: E402
 from taghead.errors import InputError  # noqa: E402
 
 PATIENCE = 60.0  # seconds for which a cluster without a machine that has room may get one again
@@ -257,6 +258,7 @@ def _tune(
     logging.getLogger("ray").setLevel(logging.CRITICAL)  # ends of workers are told by the feed
 
     def trainable(config: dict[str, Any]) -> None:
+        look_for_garbage_less()
         serve(_Line(config["worker"]))
         tune.report({"done": True})
 
@@ -326,6 +328,7 @@ class _Exchange:
             yield
         finally:
             self._over.set()
+            self._switchboard.say.remote("", "over")  # no worker's word: so that the thread looks up at once
             thread.join(timeout=10)  # it may wait for the switchboard to start
         self.check()
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn.functional import conv3d, cross_entropy
 from torch.overrides import TorchFunctionMode
 
+from taghead.adam import Adam
 from taghead.checkpoint import TrainState
 from taghead.config import TrainConfig
 from taghead.data.batches import Batch
@@ -81,31 +82,24 @@ def fit(
     Raises:
         DivergedError: The loss is not finite.
     """
-    optimizer = torch.optim.Adam(
-        [parameter for parameter in model.parameters() if parameter.requires_grad],
-        lr=config.lr,
-        weight_decay=config.weight_decay,
-        fused=True,
-    )
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = Adam(trained, weight_decay=config.weight_decay)
     if state.model is not None and state.optimizer is not None:
         model.load_state_dict(state.model)
         optimizer.load_state_dict(state.optimizer)
     for epoch in range(len(state.history), config.epochs):
         torch.manual_seed(seed_for(seed, f"epoch {epoch}"))
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(config, epoch)
+        optimizer.lr = learning_rate(config, epoch)
         row = train_epoch(model, optimizer, batches(epoch), epoch=epoch, device=device, precision=config.precision)
         if validate is not None:
             row |= {f"val_{name}": value for name, value in validate().items()}
-        _remember(state, model, optimizer, {**row, "lr": learning_rate(config, epoch)}, config)
+        _remember(state, model, optimizer, {**row, "lr": optimizer.lr}, config)
         save(state)
     if state.best is not None:
         model.load_state_dict(state.best)
 
 
-def _remember(
-    state: TrainState, model: VideoModel, optimizer: torch.optim.Optimizer, row: History, config: TrainConfig
-) -> None:
+def _remember(state: TrainState, model: VideoModel, optimizer: Adam, row: History, config: TrainConfig) -> None:
     """Adds an epoch to the state; of equally good epochs the first one is the best."""
     if config.selection == "best_val":
         if selected_epoch([*state.history, row], config) == row["epoch"]:
@@ -140,7 +134,7 @@ class _SmallConvolutions(TorchFunctionMode):
 
 def train_epoch(
     model: VideoModel,
-    optimizer: torch.optim.Optimizer,
+    optimizer: Adam,
     batches: Iterable[Batch],
     *,
     epoch: int,
@@ -172,7 +166,7 @@ def train_epoch(
         loss = cross_entropy(logits.float(), batch.labels)
         if not math.isfinite(value := loss.item()):
             raise DivergedError(epoch + 1, f"the loss became {value} at step {step}")
-        optimizer.zero_grad(set_to_none=True)
+        optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         seen += len(batch.ids)

@@ -23,13 +23,14 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from taghead.adam import Adam
 from taghead.checkpoint import TrainState
 from taghead.config import TrainConfig
 from taghead.data.batches import training_order
 from taghead.fit import DivergedError, History, learning_rate, selected_epoch
 from taghead.head import LinearHead
 
-_BETAS, _EPS = (0.9, 0.999), 1e-8  # of torch.optim.Adam, as everywhere here
+MATRIX = "matrix"  # under which a state keeps what Adam knows of it
 
 
 @dataclass(frozen=True)
@@ -68,19 +69,17 @@ class Probe:
     save: Callable[[TrainState], None]
     validate: Callable[[], dict[str, float]] | None = None
     error: DivergedError | None = None
-    _steps: int = field(init=False, default=0)  # of Adam
-    _tensors: dict[str, Tensor] = field(init=False)  # weight beside bias, and Adam's moments of both, each (K, C + 1)
+    _matrix: Float[Tensor, "K C1"] = field(init=False)  # weight beside bias
+    _adam: Adam = field(init=False)
 
     def __post_init__(self) -> None:
         if self.state.model is not None:
             self._set(self.state.model)
         classifier = self.head.classifier
-        matrix = torch.cat([classifier.weight.detach(), classifier.bias.detach()[:, None]], dim=1)
-        self._tensors = {"matrix": matrix, "exp_avg": torch.zeros_like(matrix), "exp_avg_sq": torch.zeros_like(matrix)}
+        self._matrix = torch.cat([classifier.weight.detach(), classifier.bias.detach()[:, None]], dim=1)
+        self._adam = Adam([self._matrix], weight_decay=self.config.weight_decay)
         if self.state.optimizer is not None:
-            kept = self.state.optimizer
-            self._steps = kept["step"]
-            self._tensors |= {name: kept[name].clone() for name in ("exp_avg", "exp_avg_sq")}
+            self._adam.load_state_dict(self.state.optimizer[MATRIX])
 
     @property
     def epoch(self) -> int | None:
@@ -94,7 +93,7 @@ class Probe:
 
     def _end_epoch(self, row: History) -> None:
         """Adds an epoch to the state as `taghead.fit` does, and saves it."""
-        matrix, config, state = self._tensors["matrix"], self.config, self.state
+        matrix, config, state = self._matrix, self.config, self.state
         values = {"weight": matrix[:, :-1].clone(), "bias": matrix[:, -1].clone()}
         state.model = {f"head.classifier.{name}": value for name, value in values.items()}
         self._set(state.model)
@@ -104,8 +103,7 @@ class Probe:
         if config.selection == "best_val" and selected_epoch([*state.history, row], config) == row["epoch"]:
             state.best = deepcopy(state.model)
         state.history.append(row)
-        state.optimizer = {"step": self._steps}
-        state.optimizer |= {name: self._tensors[name].clone() for name in ("exp_avg", "exp_avg_sq")}
+        state.optimizer = {MATRIX: deepcopy(self._adam.state_dict())}
         self.save(state)
 
 
@@ -173,18 +171,19 @@ def _step(
     sizes = [len(batch) for batch in chosen]
     batches = [inputs.index_select(0, batch) for batch in chosen]
     wanted = labels.index_select(0, torch.cat(chosen))
-    logits = torch.cat([batch @ probe._tensors["matrix"].t() for batch, probe in zip(batches, probes, strict=True)])
+    logits = torch.cat([batch @ probe._matrix.t() for batch, probe in zip(batches, probes, strict=True)])
     chances = logits.log_softmax(dim=1)
     losses = [math.fsum(part) / len(part) for part in _parts((-chances.gather(1, wanted[:, None])[:, 0]), sizes)]
     right = [sum(part) for part in _parts(logits.argmax(dim=1) == wanted, sizes)]
     gradient = chances.exp_()  # of the loss with respect to the logits: (softmax - one hot) / B
     gradient.scatter_add_(1, wanted[:, None], torch.full((len(wanted), 1), -1.0))
     gradient /= torch.tensor([float(size) for size in sizes for _ in range(size)])[:, None]
-    matrix = torch.empty_like(probes[0]._tensors["matrix"])
+    matrix = torch.empty_like(probes[0]._matrix)
     for probe, loss, rows, batch in zip(probes, losses, gradient.split(sizes), batches, strict=True):
         if math.isfinite(loss):
             torch.mm(rows.clone().t(), batch, out=matrix)
-            _adam(probe, matrix, lr=learning_rate(probe.config, epoch))
+            probe._adam.lr = learning_rate(probe.config, epoch)
+            probe._adam.step([matrix])
         else:
             probe.error = DivergedError(epoch + 1, f"the loss became {loss} at step {step}")
     return losses, right
@@ -194,24 +193,3 @@ def _parts(values: Tensor, sizes: list[int]) -> list[list[Any]]:
     """A row's values as numbers, for each training."""
     numbers = iter(values.tolist())
     return [list(islice(numbers, size)) for size in sizes]
-
-
-def _adam(probe: Probe, gradient: Tensor, *, lr: float) -> None:
-    """One step of Adam in one pass: what `torch.optim.Adam(fused=True)` calls, which prepares for longer than it."""
-    tensors = probe._tensors
-    probe._steps += 1
-    torch._fused_adam_(
-        [tensors["matrix"]],
-        [gradient],
-        [tensors["exp_avg"]],
-        [tensors["exp_avg_sq"]],
-        [],
-        [torch.tensor(float(probe._steps))],
-        lr=lr,
-        beta1=_BETAS[0],
-        beta2=_BETAS[1],
-        weight_decay=probe.config.weight_decay,
-        eps=_EPS,
-        amsgrad=False,
-        maximize=False,
-    )

@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from taghead.adam import Adam
 from taghead.complexity import NoDraws
 from taghead.config import Config
 from taghead.data.batches import Batch
@@ -136,7 +137,7 @@ def _measure(model: VideoModel, config: Config, batch: Batch, *, batches: int) -
     device, precision = batch.frames.device, config.train.precision
     best = deepcopy(model.state_dict()) if config.train.selection == "best_val" else None  # a training holds it too
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.Adam(trained, lr=0.0, weight_decay=config.train.weight_decay)
+    optimizer = Adam(trained, weight_decay=config.train.weight_decay)
 
     def train(steps: int) -> None:
         train_epoch(model, optimizer, [batch] * steps, epoch=0, device=device, precision=precision)

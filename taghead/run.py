@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import torch
 
+from taghead.adam import STATE
 from taghead.backbones import BACKBONES, Weights, own
 from taghead.checkpoint import TrainState, load_state, save_state
 from taghead.config import Config, stores_tokens
@@ -24,7 +25,7 @@ from taghead.files import fingerprint, write_text
 from taghead.fit import DivergedError, fit, seed_for, selected_epoch
 from taghead.head import LinearHead
 from taghead.identity import clips_of
-from taghead.linear_probes import Features, Probe, fit_probes
+from taghead.linear_probes import MATRIX, Features, Probe, fit_probes
 from taghead.machine import Machine, find_weights
 from taghead.memory import keep_freed_memory
 from taghead.model import VideoModel, build_model
@@ -150,8 +151,8 @@ class _Trial:
         validate = (lambda: self.predict(model, "val").metrics()) if self.clips.has_validation else None
         plain = self.tokens is not None and self.device.type == "cpu" and config.precision == "float32"
         head = model.head if plain and isinstance(model.head, LinearHead) else None
-        if state.optimizer is not None and (head is not None) == ("param_groups" in state.optimizer):
-            state.begin_anew()  # the other loop's, on another device: its optimizer has another form
+        if state.optimizer is not None and {*state.optimizer} != ({*STATE} if head is None else {MATRIX}):
+            state.begin_anew()  # the other loop's, on another device: its optimizer's state has another form
         if head is not None:
             probe = Probe(head, config, state, order=self.order, save=save, validate=validate)
             fit_probes([probe], features=self.features)

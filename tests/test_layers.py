@@ -13,7 +13,7 @@ PACKAGES = ("taghead", "studies", "analysis")  # from the ground up
 HEAVY = ("torch", "ray", "optuna", "pandas", "matplotlib", "seaborn", "sklearn", "scipy", "av")
 # Floors of taghead, from the ground up: a file may import from its own floor or from one below.
 FLOORS = (
-    ("errors", "files", "memory", "array_folder", "graph", "rewiring", "metrics", "command"),
+    ("errors", "files", "memory", "array_folder", "graph", "rewiring", "metrics", "command", "adam"),
     ("encoder",),
     ("head", "backbones", "data"),
     ("config",),

@@ -98,6 +98,7 @@ class R2Plus1D(nn.Module):
         strides: Strides of each layer along time, and along height and width; its first block takes them.
         mid_planes: Channels between the halves of a block's two convolutions, or None where they are whole.
         norm: Makes the norm for so many channels.
+        channels_last: Whether weights and features lie so in memory.
 
     Raises:
         InputError: Widths, depths and strides are not for the same number of layers.
@@ -114,6 +115,7 @@ class R2Plus1D(nn.Module):
         strides: Sequence[Stride],
         mid_planes: MidPlanes,
         norm: Norm,
+        channels_last: bool = False,
     ) -> None:
         super().__init__()
         if not len(widths) == len(depths) == len(strides) > 0:
@@ -136,9 +138,14 @@ class R2Plus1D(nn.Module):
                 inputs = width
             self.add_module(f"layer{number}", nn.Sequential(*blocks))
         initialise(self)
+        self.channels_last = channels_last
+        if channels_last:
+            self.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
 
     def forward(self, clip: Float[Tensor, "B 3 F h w"]) -> Float[Tensor, "B C T H W"]:
         """The features of normalised clips."""
+        if self.channels_last:  # here, or the first convolution does it in both of its passes
+            clip = clip.contiguous(memory_format=torch.channels_last_3d)
         features = self.stem(clip)
         for number in range(1, self.num_layers + 1):
             features = self.get_submodule(f"layer{number}")(features)
@@ -224,15 +231,15 @@ def r2plus1d_narrow(
         strides: Strides of each layer along time, and along height and width.
         norm_momentum: The share of the new batch in the running statistics of the norms. None: 0.1.
     """
-    network = R2Plus1D(
+    return R2Plus1D(
         stem=stem,
         widths=widths,
         depths=depths,
         strides=strides,
         mid_planes=_by_outputs,
         norm=batch_norm(norm_momentum),
+        channels_last=True,
     )
-    return network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
 
 
 _KINETICS = {"mean": (0.43216, 0.394666, 0.37645), "std": (0.22803, 0.22145, 0.216989)}

@@ -87,8 +87,8 @@ def train_batches(
         device: Where the batches shall be.
         order: Seed and epoch that decide the order; None: those above. The authors' public code has the same in every
             epoch.
-        num_threads: Threads that decode ahead; None: as many as torch has; 0 decodes when a batch is asked for. Changes
-            no bit of the result.
+        num_threads: Threads that decode ahead, beside one that makes the batches where there are several; None: as many
+            as torch has; 0 does all when a batch is asked for. Changes no bit of the result.
     """
     order_seed, order_epoch = order or (seed, epoch)
     ordered = [clips[index] for index in training_order(len(clips), seed=order_seed, epoch=order_epoch)]
@@ -146,7 +146,8 @@ def _batches(
             return None
 
     threads = torch.get_num_threads() if num_threads is None else num_threads
-    decoded = in_threads(get, clips, num_threads=threads, most=batch_size)
+    # one thread alone decodes where the batch is made, which is ahead too: no clip is handed from thread to thread
+    decoded = in_threads(get, clips, num_threads=threads if threads > 1 else 0, most=batch_size)
     made = _made(decoded, draw, collate, batch_size=batch_size)
     return made if num_threads == 0 else _one_ahead(made)
 

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, fields
 from fractions import Fraction
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -163,9 +163,16 @@ def _hexadecimal(colour: Float[np.ndarray, " 3"]) -> str:
     return "#" + "".join(f"{int(value):02x}" for value in np.clip(colour, 0, 255))
 
 
-def _background(drawn: Nuisance, way: Float[np.ndarray, "T 2"]) -> Float32[np.ndarray, "T h w 3"]:
+def _way(drawn: Nuisance) -> Float[np.ndarray, "T 2"]:
+    """Where the drift has brought the picture's content, from where it is at mid clip."""
+    at = np.arange(drawn.num_frames)
+    return np.outer(at / (drawn.num_frames - 1) - 0.5, (drawn.drift_x, drawn.drift_y))
+
+
+@lru_cache(maxsize=1)  # training clips of one number, which are made in turn, have the same
+def _background(drawn: Nuisance) -> Float32[np.ndarray, "T h w 3"]:
     """A smooth, coloured noise wider than a frame, of which each frame sees the part that the drift has come to."""
-    rng = np.random.default_rng(drawn.background)
+    way, rng = _way(drawn), np.random.default_rng(drawn.background)
     margin = 8
     tall, wide = HEIGHT + 2 * margin + 1, WIDTH + 2 * margin + 1
     canvas = rng.uniform(30, 220, 3) + np.zeros((tall, wide, 3))
@@ -201,15 +208,13 @@ def render(name: str, number: int, *, seed: int, kind: Kind) -> UInt8[np.ndarray
         kind: "fine" or "coarse".
     """
     drawn = nuisance(stream_of(name, number, kind=kind), number, seed=seed, kind=kind)
-    at = np.arange(drawn.num_frames)
-    progress = np.clip((at - drawn.motion_start) / drawn.motion_frames, 0, 1)
+    progress = np.clip((np.arange(drawn.num_frames) - drawn.motion_start) / drawn.motion_frames, 0, 1)
     stand = _stand(drawn)
-    way = np.outer(at / (drawn.num_frames - 1) - 0.5, (drawn.drift_x, drawn.drift_y))
-    frames = _background(drawn, way)
+    frames = _background(drawn).copy()
     camera = Camera(
         elevation=np.radians(drawn.elevation_degrees),
         height=drawn.height_pixels,
-        feet=way + np.array([drawn.place_x, drawn.place_y]),
+        feet=_way(drawn) + np.array([drawn.place_x, drawn.place_y]),
     )
     colours = {
         part: [float(level) for level in bytes.fromhex(value[1:])]

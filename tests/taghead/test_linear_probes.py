@@ -18,7 +18,7 @@ from taghead.data.batches import Batch, training_order
 from taghead.data.clips import Clip
 from taghead.fit import fit
 from taghead.head import LinearHead
-from taghead.linear_probes import Features, Probe, fit_probes
+from taghead.linear_probes import MATRIX, Features, Probe, fit_probes
 from taghead.machine import Machine
 from taghead.recipes import recipe
 from taghead.record import read_record
@@ -46,7 +46,7 @@ def probe(seed: int, seen: Features, config: TrainConfig = BASE, *, classes: int
 
 def outcome(one: Probe) -> tuple[list[dict[str, Any]], list[Tensor]]:
     assert one.state.optimizer is not None
-    moments = [torch.as_tensor(value) for value in one.state.optimizer.values()]
+    moments = [tensor for tensors in one.state.optimizer[MATRIX].values() for tensor in tensors]
     return one.state.history, [*one.head.state_dict().values(), *moments]
 
 

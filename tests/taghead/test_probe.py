@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from taghead import probe
+from taghead.adam import Adam
 from taghead.checkpoint import TrainState, save_state
 from taghead.config import Config, evolve
 from taghead.machine import Machine
@@ -80,7 +81,7 @@ def test_the_sizes_are_those_of_the_files(changes: dict[str, object], tmp_path: 
     config = evolve(TINY, changes)
     sizes, model = file_sizes(config, num_classes=5), build_model(config, 5)
     trained = [one for one in model.parameters() if one.requires_grad]
-    optimizer = torch.optim.Adam(trained)
+    optimizer = Adam(trained)
     for one in trained:
         one.grad = torch.zeros_like(one)
     optimizer.step()
