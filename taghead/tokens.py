@@ -141,6 +141,7 @@ class TokenCache:
 
         Raises:
             UnreadableClip: The clip gives no frame.
+            OSError: Its file is gone, or the disk does not give it.
         """
         place = self._key(clip, view)  # before the clip is read, lest it be replaced in between
         stored = self._stored(clip, view, place)
@@ -239,11 +240,7 @@ class TokenCache:
         unreadable = self._frames.unreadable
         if clip.id in unreadable:
             raise UnreadableClip(clip.path, unreadable[clip.id])
-        try:
-            status = clip.path.stat()
-        except OSError as error:
-            unreadable[clip.id] = error.strerror or "it is gone"
-            raise UnreadableClip(clip.path, unreadable[clip.id]) from None
+        status = clip.path.stat()
         data = self._config.data
         drawn = () if view is None else (view, VIEW_SEED, clip.id, data.train_crop, data.flip)
         which = digest(self._made_of, os.fspath(clip.path), drawn)

@@ -3,7 +3,8 @@
 Axes: B clips; F frames; S side of the crop, in pixels.
 """
 
-from collections.abc import Callable, Generator, Sequence
+import random
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from taghead.data.frame_cache import FrameCache
 from taghead.data.parallel import in_threads
 from taghead.data.transforms import Crop, Draw, batch, draw_centre, draw_train, stream
 
+_Placed = tuple[int, Clip]  # with its place in the order of the epoch
 _Frames = UInt8[np.ndarray, "F _ _ 3"]  # height and width differ from clip to clip
 
 
@@ -139,28 +141,42 @@ def _batches(
     num_threads: int | None,
 ) -> Generator[Batch, None, None]:
 
-    def get(clip: Clip) -> _Frames | None:
+    def get(placed: _Placed) -> _Frames | None:
         try:
-            return cache.get(clip)
+            return cache.get(placed[1])
         except UnreadableClip:
             return None
 
     threads = torch.get_num_threads() if num_threads is None else num_threads
+    reading = _own_order(clips, batch_size=batch_size)
     # one thread alone decodes where the batch is made, which is ahead too: no clip is handed from thread to thread
-    decoded = in_threads(get, clips, num_threads=threads if threads > 1 else 0, most=batch_size)
+    decoded = in_threads(get, reading, num_threads=threads if threads > 1 else 0, most=batch_size)
     made = _made(decoded, draw, collate, batch_size=batch_size)
     return made if num_threads == 0 else _one_ahead(made)
 
 
+def _own_order(clips: Sequence[Clip], *, batch_size: int) -> Iterator[_Placed]:
+    """The clips with their places, those of a batch in an order of this process's own.
+
+    Trials of one seed that begin together want the same clips at the same time: so each decodes others of a batch
+    first, and finds what the rest have put into the cache.
+    """
+    own = random.Random()
+    for start in range(0, len(clips), batch_size):
+        places = range(start, min(start + batch_size, len(clips)))
+        yield from ((place, clips[place]) for place in own.sample(places, len(places)))
+
+
 def _made(
-    decoded: Generator[tuple[Clip, _Frames | None], None, None],
+    decoded: Generator[tuple[_Placed, _Frames | None], None, None],
     draw: Callable[[Clip, tuple[int, int]], Draw],
     collate: Callable[[list[_Frames], list[Draw]], Float[Tensor, "B 3 F S S"]],
     *,
     batch_size: int,
 ) -> Generator[Batch, None, None]:
     with closing(decoded):
-        while group := list(islice(decoded, batch_size)):
+        while read := sorted(islice(decoded, batch_size), key=lambda one: one[0][0]):
+            group = [(clip, frames) for (_, clip), frames in read]
             readable = [(clip, frames) for clip, frames in group if frames is not None]
             draws = [draw(clip, frames.shape[1:3]) for clip, frames in readable]
             pixels = collate([frames for _, frames in readable], draws)

@@ -71,6 +71,8 @@ def why_unreadable(path: Path) -> str | None:
         sample_frames(path, _NUM_FRAMES, short_side=_SHORT_SIDE)
     except UnreadableClip as error:
         return error.reason
+    except OSError as error:
+        return error.strerror or type(error).__name__
     return None
 
 

@@ -33,6 +33,7 @@ threads give damaged clips now these bits, now those.
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -41,10 +42,12 @@ import numpy as np
 from av.video.reformatter import Interpolation, VideoReformatter
 from jaxtyping import Int32, Int64, UInt8
 
-from taghead.data.packets import Packets, demuxed, limits, main_stream, open_video
+from taghead.data.packets import OF_THE_DISK, Packets, demuxed, limits, main_stream, open_video
 from taghead.errors import InputError
 
-DECODER = "uniview-area-2"  # names the rules above: another decoder, filter or rule gets another name
+_LIBRARIES = (".".join(map(str, av.library_versions[name])) for name in ("libavcodec", "libswscale"))
+# Names the rules above, and who follows them: another filter, rule or release of FFmpeg may give other bits.
+DECODER = " ".join(("uniview-area-2", *_LIBRARIES))
 _FILTER = Interpolation.AREA | Interpolation.ACCURATE_RND | Interpolation.BITEXACT | Interpolation.FULL_CHR_H_INT
 _MAX_ASPECT = 32  # long side by short side
 _UNMARKED = 2  # AVCOL_SPC_UNSPECIFIED
@@ -106,6 +109,7 @@ def sample_frames(path: str | Path, num_frames: int, *, short_side: int) -> UInt
 
     Raises:
         UnreadableClip: The file gives no frame: missing, empty, truncated before its index, no video.
+        OSError: The disk does not give the file, which may be whole.
         InputError: ``num_frames`` or ``short_side`` below 1.
     """
     for name, value in (("num_frames", num_frames), ("short_side", short_side)):
@@ -113,17 +117,35 @@ def sample_frames(path: str | Path, num_frames: int, *, short_side: int) -> UInt
             raise InputError(f"{name} >= 1 must hold, but got {value}.")
     path = Path(path)
     try:
-        packets = main_stream(path)
+        return _sampled(path, num_frames, short_side=short_side, lenient=False)
+    except OSError:  # of the disk, or of the file: FFmpeg says the same of some damaged ones
+        _read_through(path)
+    return _sampled(path, num_frames, short_side=short_side, lenient=True)
+
+
+def _read_through(path: Path) -> None:
+    with path.open("rb") as file:
+        while file.read(2**20):
+            pass
+
+
+def _sampled(path: Path, num_frames: int, *, short_side: int, lenient: bool) -> UInt8[np.ndarray, "F h w 3"]:
+    """As `sample_frames`; errors of `OF_THE_DISK` are raised as they are, or if lenient taken for damage."""
+    try:
+        packets = main_stream(path, lenient=lenient)
         if packets is None:
             raise UnreadableClip(path, "it has no video stream, or none of a known codec")
         quick = _decode_sound(path, packets, num_frames, short_side=short_side)
         if quick is not None:
             return quick.transpose(0, 2, 3, 1)
         expected = max(packets.num_shown, 1)
-        decoded, planes = _decode(path, packets.number, frame_indices(expected, num_frames), short_side=short_side)
+        decode = partial(_decode, path, packets.number, short_side=short_side, lenient=lenient)
+        decoded, planes = decode(frame_indices(expected, num_frames))
         if decoded not in (0, expected):
-            _, planes = _decode(path, packets.number, frame_indices(decoded, num_frames), short_side=short_side)
+            _, planes = decode(frame_indices(decoded, num_frames))
     except (av.FFmpegError, OSError) as error:
+        if error.errno in OF_THE_DISK and not lenient:
+            raise
         raise UnreadableClip(path, error.strerror or type(error).__name__) from None
     if not decoded:
         raise UnreadableClip(path, "its video stream is empty or damaged")
@@ -174,7 +196,7 @@ def _sound_frames(
 
 
 def _decode(
-    path: Path, stream: int, indices: Int64[np.ndarray, " F"], *, short_side: int
+    path: Path, stream: int, indices: Int64[np.ndarray, " F"], *, short_side: int, lenient: bool
 ) -> tuple[int, UInt8[np.ndarray, "F 3 h w"]]:
     """Decodes all of a stream, whatever is damaged, and converts the frames of the sorted ``indices``.
 
@@ -182,7 +204,8 @@ def _decode(
         As `_fill`.
     """
     with open_video(path) as container:
-        return _fill(path, _frames(container, container.streams.video[stream]), indices, short_side=short_side)
+        frames = _frames(container, container.streams.video[stream], lenient=lenient)
+        return _fill(path, frames, indices, short_side=short_side)
 
 
 def _fill(
@@ -211,11 +234,13 @@ def _fill(
     return decoded, planes if matrix is None else _upright(planes, np.frombuffer(matrix, np.int32))
 
 
-def _frames(container: av.container.InputContainer, stream: av.VideoStream) -> Iterator[av.VideoFrame]:
+def _frames(
+    container: av.container.InputContainer, stream: av.VideoStream, *, lenient: bool
+) -> Iterator[av.VideoFrame]:
     """The frames that decode; packets that do not are passed over."""
     stream.thread_type = "NONE"  # clips are decoded side by side: one thread each wastes the least
     stream.codec_context.options = limits()
-    for packet in demuxed(container, [stream]):
+    for packet in demuxed(container, [stream], lenient=lenient):
         with suppress(av.FFmpegError):
             yield from packet.decode()
     with suppress(av.FFmpegError):  # what a decoder still holds where a file breaks off; refused where it does not

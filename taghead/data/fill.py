@@ -109,7 +109,7 @@ def estimate(clips: Sequence[Clip], folder: Path, *, num_frames: int, short_side
     sizes: list[int] = []
     step = max(1, len(todo) // _NUM_PROBED)
     for clip in todo[::step]:
-        with suppress(UnreadableClip):
+        with suppress(UnreadableClip, OSError):
             one = sample_frames(clip.path, 1, short_side=short_side)
             sizes.append(num_frames * one.nbytes + HEAD_BYTES)
         if len(sizes) == _NUM_PROBED:
@@ -126,6 +126,8 @@ def _fill_one(folder: Path, num_frames: int, short_side: int, clip: Clip) -> str
             frames.get(clip)
     except UnreadableClip as error:
         return error.reason
+    except OSError as error:
+        return error.strerror or type(error).__name__
     return None
 
 
@@ -153,7 +155,7 @@ def _warnings_refused() -> Iterator[None]:
 
 
 def _is_there(frames: FrameCache, clip: Clip) -> bool:
-    with suppress(UnreadableClip):
+    with suppress(OSError):
         return frames.holds(clip)
     return False
 

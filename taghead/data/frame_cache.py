@@ -46,6 +46,7 @@ class FrameCache:
 
         Raises:
             UnreadableClip: The file gives no frame; its reason is in `unreadable` from now on.
+            OSError: The file is gone, or the disk does not give it.
         """
         if clip.id in self.unreadable:
             raise UnreadableClip(clip.path, self.unreadable[clip.id])
@@ -62,7 +63,7 @@ class FrameCache:
         """Whether the clip's frames lie in the folder, by the head and the size of their file (`get` reads it all).
 
         Raises:
-            UnreadableClip: The clip's file is gone.
+            OSError: The clip's file is gone.
         """
         return self._folder.holds(self._name(clip.path), self._key(clip.path))
 
@@ -77,10 +78,7 @@ class FrameCache:
         return frames
 
     def _key(self, path: Path) -> bytes:
-        try:
-            status = path.stat()
-        except OSError as error:
-            raise UnreadableClip(path, error.strerror or "it is gone") from None
+        status = path.stat()
         return digest(status.st_size, status.st_mtime_ns, self.num_frames, self.short_side, DECODER)
 
     def _name(self, path: Path) -> str:

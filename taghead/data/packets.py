@@ -1,5 +1,6 @@
 """Packets: what a video file holds before any of it is decoded, and which of it need not be decoded for UniView."""
 
+import errno
 from bisect import bisect, insort
 from collections.abc import Collection, Iterator
 from contextlib import suppress
@@ -11,6 +12,8 @@ import av
 from av.bitstream import BitStreamFilterContext
 from av.stream import Disposition
 
+# What the disk or the system says, and not the file, which may be whole.
+OF_THE_DISK = frozenset((errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EMFILE, errno.ENFILE))
 MAX_PIXELS = 2**26  # 8192 x 8192: an 8K frame is half of it
 _FRAMED = (
     "mp4",
@@ -94,17 +97,36 @@ def limits() -> dict[str, str]:
     return {"max_pixels": str(MAX_PIXELS)}
 
 
-def demuxed(container: av.container.InputContainer, streams: list[av.VideoStream]) -> Iterator[av.Packet]:
-    """The packets of some streams, up to the place where the file breaks off."""
-    with suppress(av.FFmpegError, IndexError):  # the latter at the end of a file in which a stream began midway
-        yield from container.demux(streams)
+def demuxed(
+    container: av.container.InputContainer, streams: list[av.VideoStream], *, lenient: bool
+) -> Iterator[av.Packet]:
+    """The packets of some streams, up to the place where the file breaks off.
 
-
-def main_stream(path: Path) -> Packets | None:
-    """The video stream with the most packets that are shown; None if there is none that could be decoded.
+    Args:
+        container: The file.
+        streams: Of it.
+        lenient: Whether an error of `OF_THE_DISK` is taken for such a place.
 
     Raises:
-        av.FFmpegError: The file cannot be opened.
+        av.FFmpegError: One of `OF_THE_DISK`.
+    """
+    with suppress(IndexError):  # at the end of a file in which a stream began midway
+        try:
+            yield from container.demux(streams)
+        except av.FFmpegError as error:
+            if error.errno in OF_THE_DISK and not lenient:
+                raise
+
+
+def main_stream(path: Path, *, lenient: bool = False) -> Packets | None:
+    """The video stream with the most packets that are shown; None if there is none that could be decoded.
+
+    Args:
+        path: The file.
+        lenient: As in `demuxed`.
+
+    Raises:
+        av.FFmpegError: The file cannot be opened, or read.
     """
     with open_video(path) as container:
         framed = any(name in container.format.name for name in _FRAMED)
@@ -115,7 +137,7 @@ def main_stream(path: Path) -> Packets | None:
                 counted[stream.index] = (stream, packets, _reference_filter(stream))
         if not counted:
             return None
-        for packet in demuxed(container, [stream for stream, *_ in counted.values()]):
+        for packet in demuxed(container, [stream for stream, *_ in counted.values()], lenient=lenient):
             if packet.size:
                 _count(packet, *counted[packet.stream_index][1:])
     return max((packets for _, packets, _ in counted.values()), key=lambda packets: packets.num_shown)

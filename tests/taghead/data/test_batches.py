@@ -1,5 +1,7 @@
 import threading
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -8,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from taghead.data import batches
+from taghead.data import batches, frame_cache
 from taghead.data.batches import Batch, eval_batches, train_batches, training_order
 from taghead.data.clips import Clip
 from taghead.data.decode import sample_frames
@@ -194,6 +196,22 @@ def test_as_many_clips_are_decoded_at_once_as_torch_has_threads(clips, cache, mo
 
     monkeypatch.setattr(cache, "get", get)
     assert len(by_id(evaluate(clips, cache))) == NUM_CLIPS == 9
+
+
+def test_trials_that_begin_together_share_the_decoding_of_their_clips(clips, tmp_path, monkeypatch):
+    decoded = []
+
+    def decode(path: Path, *args: Any, **options: Any) -> np.ndarray:
+        decoded.append(path)
+        time.sleep(0.02)  # longer than any other part of it
+        return sample_frames(path, *args, **options)
+
+    monkeypatch.setattr(frame_cache, "sample_frames", decode)
+    caches = [FrameCache(tmp_path / "cache", num_frames=4, short_side=27) for _ in range(3)]
+    with ThreadPoolExecutor(3) as trials:
+        running = list(trials.map(lambda cache: ids(train(clips, cache, batch_size=NUM_CLIPS, num_threads=0)), caches))
+    assert running[0] == running[1] == running[2]  # whatever the order in which each one reads
+    assert set(decoded) == {clip.path for clip in clips} and len(decoded) < 2.5 * NUM_CLIPS  # 3 times, each alone
 
 
 def test_an_epoch_that_is_abandoned_leaves_no_thread_behind(clips, cache):

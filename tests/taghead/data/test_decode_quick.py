@@ -117,7 +117,7 @@ def test_a_stream_that_breaks_its_promise_is_decoded_from_the_start(tmp_path, mo
     elif change == "one frame too few":
         packets.all.pop()
     packets.sound = change != "unsound"
-    monkeypatch.setattr(decode, "main_stream", lambda _: packets)
+    monkeypatch.setattr(decode, "main_stream", lambda path, lenient: packets)
     assert decode._decode_sound(path, packets, 5, short_side=20) is None
     assert np.array_equal(sample_frames(path, 5, short_side=20), expected)
 
