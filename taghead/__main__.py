@@ -4,6 +4,8 @@ Nothing heavy is loaded before a command needs it, so that ``--help`` is quick.
 """
 
 import sys
+import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -36,6 +38,8 @@ Trained = Annotated[
 Frames = Annotated[int | None, typer.Option(min=1, help="Frames of a clip; as the model was trained, if not given.")]
 Stretch = Annotated[bool, typer.Option(help="Stretch positional encodings of another number of frames in time.")]
 Overrides = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Changes a field of the config.")]
+
+SAVED_SECONDS = 600  # after which no process is still writing a file that it has not touched
 
 
 @app.command()
@@ -75,10 +79,12 @@ def train(
         cache=cache,
         missing=missing,  # type: ignore[arg-type]
     )
+    _remove_leftovers(out)
     if (out / "record.json").is_file():
         record = _done_already(out, config, seed=seed, machine=machine, keep=kept)
     else:
         record = run(config, seed=seed, machine=machine, folder=out, keep=kept, on_epoch=_show)
+        _remove_leftovers(out)  # what was too new before
     if record.status != "complete":
         print(f"{record.status}: {record.error}", file=sys.stderr)
         raise typer.Exit(1)
@@ -88,6 +94,23 @@ def train(
         print(
             f"{len(unreadable)} clips do not decode (those of the test split count as wrong): {', '.join(unreadable)}"
         )
+
+
+def _remove_leftovers(out: Path) -> None:
+    """Removes what trainings left in their folder that were killed while they wrote a file.
+
+    Another training may be writing there now: hence no files of the last `SAVED_SECONDS`. And the folder is the user's,
+    who may keep hidden files of their own there: hence only those beside a trial's.
+    """
+    from taghead.evaluate import PREDICTIONS
+    from taghead.record import KEPT_FILES
+    from taghead.run import CHECKPOINT
+
+    for name in (CHECKPOINT, "record.json", "history.csv", PREDICTIONS, *KEPT_FILES.values()):
+        for path in out.glob(f".{name}.*"):
+            with suppress(FileNotFoundError):  # it was being written, and is renamed
+                if path.suffix[1:].isdigit() and time.time() - path.stat().st_mtime > SAVED_SECONDS:
+                    path.unlink()
 
 
 def _done_already(out: Path, config: "Config", *, seed: int, machine: "Machine", keep: "frozenset[Keep]") -> "Record":
@@ -114,7 +137,7 @@ def evaluate(
     split: Annotated[str, typer.Option(help="test, val or train.")] = "test",
     num_frames: Frames = None,
     interpolate_positions: Stretch = False,
-    batch_size: Annotated[int | None, typer.Option(min=1, help="Clips at once; as in training, if not given.")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Clips at once; as in its trial, if not given.")] = None,
     device: Device = "auto",
     threads: Threads = 1,
     cache: Cache = None,

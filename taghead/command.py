@@ -17,7 +17,7 @@ def run_app(app: Callable[[], Any]) -> None:
     """Runs a command-line app, and prints an `InputError` without its traceback.
 
     Args:
-        app: The typer app.
+        app: The typer app. It ends by itself, quietly and with status 1, where its reader (`head` say) has seen enough.
     """
     look_for_garbage_less()
     atexit.register(gc.freeze)  # at the end Python would look through all of them once more, for a second
@@ -26,9 +26,6 @@ def run_app(app: Callable[[], Any]) -> None:
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
-    except BrokenPipeError:  # the reader, `head` say, has seen enough
-        sys.stderr.close()
-        sys.exit(0)
     except OSError as error:
         if error.filename is None:
             raise

@@ -9,7 +9,16 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from taghead.backbones import BACKBONES, check_input
 from taghead.backbones.own import is_own, source_of
@@ -40,9 +49,19 @@ class DataConfig(Value):
     train_crop: Literal["random", "random_resized"] = "random"
     flip: Fraction = 0.5  # the probability of a horizontal flip in training
     mean: Triple | None = None  # of the colours in 0..1; None: what the backbone's weights were trained with
-    std: Triple | None = None
+    std: Triple | None = None  # likewise
     # the share of each class's training clips that becomes the validation split, where the data set has none
     holdout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+
+    @field_validator("mean", "std")
+    @classmethod
+    def _fractions(cls, colours: Triple | None, field: ValidationInfo) -> Triple | None:
+        divides = field.field_name == "std"
+        rule = f"0 {'<' if divides else '<='} {field.field_name} <= 1 must hold, since colours are fractions of 1"
+        for value in colours or ():
+            if not 0 <= value <= 1 or (divides and value == 0):
+                raise ValueError(f"{rule}, but got {value}; divide values of 0 to 255 by 255")
+        return colours
 
     @model_validator(mode="after")
     def _crop_fits(self) -> Self:

@@ -1,7 +1,7 @@
 """Training: Adam, cosine annealing by epoch, cross-entropy, end to end (Section 4).
 
 Every epoch draws its order, augmentation and dropout from (seed, epoch) alone, so that a run resumed after any epoch
-has the bits of one that was never disturbed.
+has the bits of one that was never disturbed (on a CPU; a GPU's kernels may add in another order each time).
 """
 
 import hashlib

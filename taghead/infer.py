@@ -59,7 +59,7 @@ def evaluate_split(
         machine: Where the clips are, and with what to compute; its weights are not read.
         dataset: A key of `DATASETS`; None: that of the config.
         split: Which clips.
-        batch_size: Clips at once; None: that of the config's training.
+        batch_size: Clips at once; None: as many as the trial itself was evaluated on.
 
     Raises:
         InputError: The data set is not right, its classes are not those of the model, or no clip can be used.
@@ -81,6 +81,8 @@ def evaluate_split(
     if stores_tokens(config):
         tokens = token_cache(config, model, frames=cache, machine=machine)
         model, batches = TokenModel(model.head), tokens.evaluation_batches(wanted)
+        if batch_size is not None:
+            batches = tokens.batches(wanted, view=None, batch_size=batch_size)
     predictions = predict(
         model,
         batches,
@@ -110,12 +112,13 @@ def classify(trained: Trained, path: Path, *, device: torch.device, top: int = 5
     Raises:
         UnreadableClip: The file gives no frame.
     """
-    data = trained.config.data
+    data, half = trained.config.data, trained.config.train.precision == "bfloat16"
     frames = sample_frames(path, data.num_frames, short_side=data.short_side)
     crop = draw_centre(frames.shape[1:3], crop_size=data.crop_size)
     clip = batch([frames], [crop], **view_of(trained.config, device=device))
-    with torch.no_grad():
-        chances = trained.model.eval()(clip)[0].softmax(dim=0)
+    with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=half):  # as `predict` of a split has it
+        logits = trained.model.eval()(clip)[0]
+    chances = logits.float().softmax(dim=0)
     best = chances.topk(min(top, len(chances)))
     return list(zip(best.indices.tolist(), best.values.tolist(), strict=True))
 

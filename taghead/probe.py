@@ -15,13 +15,14 @@ from torch import Tensor, nn
 
 from taghead.adam import Adam
 from taghead.complexity import NoDraws
-from taghead.config import Config
+from taghead.config import Config, stores_tokens
 from taghead.data.batches import Batch
 from taghead.data.clips import Clip
 from taghead.errors import InputError
 from taghead.evaluate import predict
 from taghead.fit import train_epoch
 from taghead.model import VideoModel, build_model
+from taghead.tokens import TokenModel
 
 CPU_BATCH = 2  # clips of a probe's batch on a CPU, where time goes with their number
 SLOW = 2.0  # seconds of a step on a CPU from which warming up first would change little
@@ -56,8 +57,8 @@ class FileSizes:
 
     Attributes:
         weights_bytes: Of parameters and buffers, as ``weights.safetensors`` holds them.
-        checkpoint_bytes: Of the state to resume from: model, Adam's two moments of what is trained, and the best
-            epoch's model where validation selects.
+        checkpoint_bytes: Of the state to resume from: model (its head alone, where tokens are stored), Adam's two
+            moments of what is trained, and the best epoch's model where validation selects.
         embedding_channels: D.
         time_steps: T; None for a linear head, which keeps no frame means.
     """
@@ -174,13 +175,15 @@ def file_sizes(config: Config, *, num_classes: int) -> FileSizes:
         InputError: A user's own backbone fails.
     """
     model = _shapes_of(config, num_classes)
-    weights = _bytes(model.state_dict().values())
+    trained = TokenModel(model.head) if stores_tokens(config) else model  # what a training holds, and saves
+    state = _bytes(trained.state_dict().values())
     # Adam: two moments and a step count for each parameter that is trained
-    adam = sum(2 * _bytes([one]) + 4 for one in model.parameters() if one.requires_grad)
-    best = weights if config.train.selection == "best_val" else 0
+    adam = sum(2 * _bytes([one]) + 4 for one in trained.parameters() if one.requires_grad)
+    best = state if config.train.selection == "best_val" else 0
     grid = getattr(model.head, "grid", None)
     classifier = next(part for part in model.head.classifier.modules() if isinstance(part, nn.Linear))
-    return FileSizes(weights, weights + adam + best, classifier.in_features, grid[0] if grid else None)
+    weights = _bytes(model.state_dict().values())
+    return FileSizes(weights, state + adam + best, classifier.in_features, grid[0] if grid else None)
 
 
 def _shapes_of(config: Config, num_classes: int) -> VideoModel:

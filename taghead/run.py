@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 
 from taghead.adam import STATE
@@ -151,8 +152,8 @@ class _Trial:
         validate = (lambda: self.predict(model, "val").metrics()) if self.clips.has_validation else None
         plain = self.tokens is not None and self.device.type == "cpu" and config.precision == "float32"
         head = model.head if plain and isinstance(model.head, LinearHead) else None
-        if state.optimizer is not None and {*state.optimizer} != ({*STATE} if head is None else {MATRIX}):
-            state.begin_anew()  # the other loop's, on another device: its optimizer's state has another form
+        if state.optimizer is not None and not _is_of_this_loop(state.optimizer, probes=head is not None):
+            state.begin_anew()
         if head is not None:
             probe = Probe(head, config, state, order=self.order, save=save, validate=validate)
             fit_probes([probe], features=self.features)
@@ -202,6 +203,16 @@ class _Trial:
             missing=clips.missing,
             unreadable=dict(sorted(unreadable.items())),
         )
+
+
+def _is_of_this_loop(optimizer: dict[str, Any], *, probes: bool) -> bool:
+    """Whether an optimizer's state has the form of this loop, and not of the other one, which another device takes.
+
+    Nor of an earlier version: that of its linear probes had the names of `STATE` too, but steps in one number.
+    """
+    if probes:
+        return {*optimizer} == {MATRIX}
+    return {*optimizer} == {*STATE} and isinstance(optimizer["step"], list)
 
 
 def run(
@@ -321,7 +332,8 @@ def complete(folder: Path, *, machine: Machine, keep: Iterable[Keep]) -> None:
         keep: What to add: ``embeddings``, ``frame_means``.
 
     Raises:
-        InputError: The folder has no weights, or the clips are not those that the trial used, or give other logits.
+        InputError: The folder has no weights, or the clips are not those that the trial used, or give other logits, or,
+            where its predictions are lost, other scores.
     """
     keep = [name for name in keep if not (folder / KEPT_FILES[name]).is_file()]
     record = read_record(folder)
@@ -337,10 +349,33 @@ def complete(folder: Path, *, machine: Machine, keep: Iterable[Keep]) -> None:
     predictions = trial.predict(trial.begin(model), "test", frame_means="frame_means" in keep)
     if not predictions.num_read:
         raise trial.nothing_decodes("test")
-    stored = read_logits(folder)
-    if stored and (how := predictions.differs(*stored, within=ROUNDING[record.config.train.precision])):
+    stored, within = read_logits(folder), ROUNDING[record.config.train.precision]
+    if stored is not None:
+        how = predictions.differs(*stored, within=within)
+    else:
+        how = _contradiction(record.metrics, predictions, within=within)
+    if how:
         raise InputError(f"{folder}: {how}; put back the clips that the trial used, or train it again.")
     predictions.save(folder, keep=keep, logits=stored is None)
+
+
+def _contradiction(metrics: dict[str, float], predictions: Predictions, *, within: float) -> str | None:
+    """How scores are not those of predictions, in words; None where rounding alone may tell them apart.
+
+    Each logit may lie ``within`` of the largest off. For Top-1, MCA and loss nothing is worse than that a clip's own
+    class sinks by this much while all others rise, nor better than the opposite: these two are the scores' bounds.
+    """
+    apart = 2 * within * np.nanmax(np.abs(predictions.logits))
+    bounds = []
+    for shift in (-apart, apart):
+        logits = predictions.logits.copy()
+        logits[np.arange(len(logits)), predictions.labels] += shift
+        bounds.append(replace(predictions, logits=logits).metrics())
+    for name, value in metrics.items():
+        low, high = sorted(scores.get(name, value) for scores in bounds)
+        if not low <= value <= high:
+            return f"its record says {name} {value:.4f}, but its clips give {low:.4f} to {high:.4f} now"
+    return None
 
 
 def _write_history(history: list[dict[str, Any]], folder: Path) -> None:

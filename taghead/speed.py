@@ -145,7 +145,8 @@ def subject_of(config: Config, *, batch_size: int = 1) -> Subject:
     if config.model.head == "tag":
         known = HeadConfig()
         unread = {name: getattr(known, name) for name in WORKLESS}
-        if config.head.propagation == "closed_form" and config.head.k_prop:
+        walked = config.head.rewiring is not None and config.head.readout != "mean"  # step by step, whatever is asked
+        if config.head.propagation == "closed_form" and config.head.k_prop and not walked:
             unread["k_prop"] = known.k_prop  # steps are two small matrices, however many
         head = config.head.model_copy(update=unread)
     return Subject(

@@ -162,7 +162,7 @@ def save_weights(weights: nn.Module | Mapping[str, Tensor], path: Path | str, *,
     """Writes a safetensors file whole or not at all; the same weights and metadata give the same bytes.
 
     Args:
-        weights: A network, or tensors by name.
+        weights: A network, or tensors by name, which may share memory.
         path: The file; its folder is made if it is not there.
         metadata: Facts about the weights, kept in the file's header.
     """
@@ -170,11 +170,22 @@ def save_weights(weights: nn.Module | Mapping[str, Tensor], path: Path | str, *,
     state = weights.state_dict() if isinstance(weights, nn.Module) else weights
     path.parent.mkdir(parents=True, exist_ok=True)
     with written_whole(path) as beside:
-        save_file(
-            {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()},
-            beside,
-            metadata={METADATA_ENTRY: json.dumps(dict(metadata), sort_keys=True)},
-        )
+        save_file(_apart(state), beside, metadata={METADATA_ENTRY: json.dumps(dict(metadata), sort_keys=True)})
+
+
+def _apart(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors on the CPU, none in the memory of another, which safetensors refuses: tied weights are written twice.
+
+    Loading writes both into the one parameter of a tied network, which stays tied.
+    """
+    found: dict[str, Tensor] = {}
+    taken = set()
+    for name, tensor in state.items():
+        value = tensor.detach().cpu().contiguous()
+        memory = value.untyped_storage().data_ptr()
+        found[name] = value.clone() if memory in taken else value
+        taken.add(memory)
+    return found
 
 
 def inspect(path: Path | str) -> Inspection:
@@ -226,8 +237,7 @@ def convert(path: Path | str, out: Path | str) -> Inspection:
     found = released_view(file.tensors) or [view for view in views(file.tensors) if not view.beside][-1]
     new = out.with_name(f".{out.name}.new")
     try:
-        # Clones, since tensors of a torch file may share their memory, which safetensors refuses.
-        save_weights({name: value.clone() for name, value in found.tensors.items()}, new, metadata=file.metadata)
+        save_weights(found.tensors, new, metadata=file.metadata)
         if out.exists() and fingerprint(out) != fingerprint(new):
             raise InputError(f"{out}: is there already, with other content; name another file, or remove it.")
         new.replace(out)

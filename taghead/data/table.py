@@ -85,6 +85,9 @@ def _row(line: dict[Any, Any], where: str, *, split: Split, classes: dict[int, s
         got = shorten(str(line), 200)
         raise InputError(f"{where}: expected a FileName, a Class and a whole number as ClassEncoded, got {got}.")
     label, known = int(encoded), normalize("NFC", name)
+    if label not in classes and known in classes.values():
+        other = next(one for one, there in classes.items() if there == known)
+        raise InputError(f"{where}: class {name!r} must have one label, but has {other} and {label}.")
     if classes.setdefault(label, known) != known:
         raise InputError(f"{where}: label {label} must mean one class, but means {classes[label]!r} and {name!r}.")
     return Row(split, f"{name}/{file}", label, f"{name}/{file}", where)

@@ -1,7 +1,9 @@
 """The command line, as a user types it."""
 
 import json
+import os
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -23,6 +25,11 @@ TINY = evolve(
     {"data.num_frames": 8, "data.short_side": 36, "data.crop_size": 32, "model.pretrained": False, "train.epochs": 1,
      "head.ffn_dim": 32},
 )  # fmt: skip
+
+TRAINED = {
+    "data.num_frames": 8, "data.short_side": 36, "data.crop_size": 32, "model.pretrained": "false", "train.epochs": 1,
+    "model.head": "linear",
+}  # fmt: skip
 
 
 @pytest.fixture
@@ -49,9 +56,7 @@ def trial(tmp_path_factory: pytest.TempPathFactory, tiny_clips: Path) -> Path:
 def test_a_linear_head_that_is_to_keep_frame_means_is_done_when_it_is_trained(
     taghead: Call, tiny_clips: Path, tmp_path: Path
 ) -> None:
-    changes = {"data.num_frames": 8, "data.short_side": 36, "data.crop_size": 32, "model.pretrained": "false"}
-    changes |= {"train.epochs": 1, "model.head": "linear"}
-    words = [f"--set={key}={value}" for key, value in changes.items()]
+    words = [f"--set={key}={value}" for key, value in TRAINED.items()]
     for _ in range(2):
         status, out, err = taghead(
             "train", "--out", tmp_path / "trial", "--data-root", tiny_clips, "--device", "cpu", *words,
@@ -59,6 +64,26 @@ def test_a_linear_head_that_is_to_keep_frame_means_is_done_when_it_is_trained(
         )  # fmt: skip
         assert status == 0, err
     assert "this trial is done already" in out
+
+
+@pytest.mark.parametrize("when", ["at its start", "at its end"])
+def test_training_removes_what_killed_ones_left_half_written_and_nothing_else(
+    taghead: Call, tiny_clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    left = [".checkpoint.pt.4711", ".record.json.0123456789012345", ".weights.safetensors.4711"]
+    others = [".notes.4711", ".checkpoint.pt.old", "weights.4711", ".history.csv.4711"]
+    for name in (*left, *others):
+        (tmp_path / name).write_text("half")
+        os.utime(tmp_path / name, (0, 0))
+    os.utime(tmp_path / others[-1])  # as one that is written to now
+    if when == "at its end":
+        for name in left:
+            os.utime(tmp_path / name)
+        monkeypatch.setattr(command, "_show", lambda row: [os.utime(tmp_path / name, (0, 0)) for name in left])
+    words = [f"--set={key}={value}" for key, value in TRAINED.items()]
+    status, _, err = taghead("train", "--out", tmp_path, "--data-root", tiny_clips, "--device", "cpu", *words)
+    assert status == 0, err
+    assert {path.name for path in tmp_path.iterdir()} == {"record.json", "history.csv", "predictions.npz", *others}
 
 
 def test_evaluate_prints_both_scores_and_keeps_the_predictions(
@@ -136,6 +161,15 @@ def test_a_cache_is_filled_once_and_training_finds_its_frames(taghead: Call, tin
     assert "76 clips decoded, 4 were there" in taghead(*words)[1]
     frames = FrameCache(tmp_path / "frames", num_frames=8, short_side=36)
     assert all(frames.holds(clip) for clip in read_clips("synthetic", tiny_clips).clips)
+
+
+def test_a_command_whose_reader_has_gone_ends_quietly_and_not_as_if_it_were_done(trial: Path) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    words = [sys.executable, "-u", "-m", "taghead", "weights", "inspect", trial / "weights.safetensors"]
+    done = subprocess.run(words, stdout=write, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (1, "")
 
 
 @pytest.mark.parametrize(

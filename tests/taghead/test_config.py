@@ -38,6 +38,7 @@ def test_a_config_survives_json(name: str, dataset: str) -> None:
         ("head.rewiring=none", None),
         ("data.holdout=0.1", 0.1),
         ("data.mean=0.4,0.5,0.6", (0.4, 0.5, 0.6)),
+        ("data.std=none", None),
         ("model.head=linear", "linear"),
     ],
 )
@@ -59,6 +60,19 @@ def test_the_field_says_how_an_override_is_read(assignment: str, value: Any) -> 
         ("train.epochs=1e-5", "--set train.epochs: input should be a valid integer"),
         ("head.edges=diagonal", "'intra_frame' or 'time_aligned'"),
         ("data.mean=0.5", "values are separated by commas"),
+        (
+            "data.mean=114.75,114.75,114.75",
+            "data.mean: 0 <= mean <= 1 must hold, since colours are fractions of 1, but ",
+        ),
+        ("data.mean=0.4,-0.1,0.4", "0 <= mean <= 1 must hold, since colours are fractions of 1, but got -0.1; divide"),
+        (
+            "data.std=57,57,57",
+            "data.std: 0 < std <= 1 must hold, since colours are fractions of 1, but got 57.0; divide",
+        ),
+        (
+            "data.std=0.2,0,0.2",
+            "data.std: 0 < std <= 1 must hold, since colours are fractions of 1, but got 0.0; divide",
+        ),
         ("model.pretrained=perhaps", "--set model.pretrained: input should be a valid boolean"),
     ],
 )
@@ -82,6 +96,12 @@ def test_a_wrong_override_names_the_key_the_value_and_the_rule(assignment: str, 
 )
 def test_a_config_that_breaks_a_rule_says_which(values: dict[str, Any], message: str) -> None:
     assert message in refusal(build, values)
+
+
+def test_colours_may_be_left_as_they_are() -> None:
+    data = evolve(Config(), {"data.mean": (0, 0, 0), "data.std": (1, 1, 1)}).data
+    assert (data.mean, data.std) == ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+    assert evolve(Config(), {"data.mean": None, "data.std": None}) == Config()
 
 
 def test_a_config_file_that_is_no_json_names_its_line() -> None:

@@ -1,6 +1,7 @@
 """Trained models on splits and on single files."""
 
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -8,12 +9,15 @@ import numpy as np
 import pytest
 import torch
 
+from taghead import infer
 from taghead.config import evolve
+from taghead.data.batches import Batch
 from taghead.errors import InputError
+from taghead.evaluate import Predictions, predict
 from taghead.infer import classify, evaluate_split, read_class_names, summary
 from taghead.machine import Machine
 from taghead.metrics import mca_interval, wilson
-from taghead.model import Trained, load_trained
+from taghead.model import Trained, VideoModel, load_trained
 from taghead.recipes import recipe
 from taghead.record import read_record
 from taghead.run import run
@@ -116,6 +120,38 @@ def test_one_file_gets_the_classes_that_evaluation_gives_it(trial: Path, trained
     chances = torch.from_numpy(known["logits"][3]).softmax(0)
     assert [label for label, _ in best] == chances.argsort(descending=True).tolist()
     assert [chance for _, chance in best] == pytest.approx(sorted(chances.tolist(), reverse=True), abs=1e-5)
+
+
+@pytest.mark.parametrize("head", ["tag", "linear"])
+def test_one_file_is_scored_in_the_precision_that_evaluation_has(tmp_path: Path, tiny_clips: Path, head: str) -> None:
+    config = evolve(TINY, {"train.precision": "bfloat16", "model.head": head})
+    run(config, seed=0, machine=Machine(data_root=tiny_clips), folder=tmp_path, keep=("weights",))
+    trained = load_trained(tmp_path)
+    found = evaluate_split(trained, machine=Machine(data_root=tiny_clips), batch_size=1)
+    clip = found.clips.split("test")[0]
+    chances = torch.from_numpy(found.predictions.logits[found.predictions.ids.index(clip.id)]).softmax(0)
+    best = classify(trained, clip.path, device=torch.device("cpu"), top=9)
+    assert dict(best) == dict(enumerate(chances.tolist()))
+
+
+@pytest.mark.parametrize(("head", "usual"), [("tag", [8, 4]), ("linear", [12])])
+def test_stored_tokens_come_in_batches_of_the_size_that_is_asked_for(
+    tmp_path: Path, tiny_clips: Path, monkeypatch: pytest.MonkeyPatch, head: str, usual: list[int]
+) -> None:
+    changes = {"model.freeze_backbone": True, "train.token_views": 0, "train.batch_size": 8, "model.head": head}
+    machine, sizes = Machine(data_root=tiny_clips), []
+    run(evolve(TINY, changes), seed=0, machine=machine, folder=tmp_path, keep=("weights",))
+
+    def watched(model: VideoModel, batches: Iterable[Batch], **options: Any) -> Predictions:
+        seen = list(batches)
+        sizes.append([len(one.ids) for one in seen])
+        return predict(model, seen, **options)
+
+    monkeypatch.setattr(infer, "predict", watched)
+    for batch_size in (5, None):
+        found = evaluate_split(load_trained(tmp_path), machine=machine, batch_size=batch_size)
+        np.testing.assert_allclose(found.predictions.logits, stored(tmp_path)["logits"], atol=1e-4)
+    assert sizes == [[5, 5, 2], usual]
 
 
 def test_a_file_that_is_no_video_is_named(trained: Trained, tmp_path: Path) -> None:

@@ -230,24 +230,54 @@ def test_run_trains_linear_heads_on_stored_tokens_so_and_resumes_to_the_same_bit
     assert (diverged.status, diverged.epoch) == ("diverged", 1)
 
 
+def use(ours: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets linear heads be trained by this loop, or by `fit` as on a GPU."""
+    monkeypatch.setattr(run_file, "LinearHead", LinearHead if ours else type(None))
+
+
+def stop(row: dict[str, Any]) -> None:
+    if row["epoch"] == 2:
+        raise KeyboardInterrupt
+
+
+def is_as_whole(moved: Path, whole: Path) -> bool:
+    same_epochs = (moved / "history.csv").read_text() == (whole / "history.csv").read_text()
+    return same_epochs and read_record(moved).metrics == read_record(whole).metrics
+
+
 @pytest.mark.parametrize("ours_first", [True, False])
 def test_a_training_that_the_loop_of_another_device_began_begins_anew(
     tmp_path: Path, tiny_clips: Path, monkeypatch: pytest.MonkeyPatch, ours_first: bool
 ) -> None:
-    def use(ours: bool) -> None:
-        monkeypatch.setattr(run_file, "LinearHead", LinearHead if ours else type(None))  # as on a GPU
-
-    def stop(row: dict[str, Any]) -> None:
-        if row["epoch"] == 2:
-            raise KeyboardInterrupt
-
     machine = Machine(data_root=tiny_clips, cache=tmp_path / "cache")
-    use(ours_first)
+    use(ours_first, monkeypatch)
     with pytest.raises(KeyboardInterrupt):
         run(LINEAR, seed=0, machine=machine, folder=tmp_path / "moved", on_epoch=stop)
-    use(not ours_first)
+    use(not ours_first, monkeypatch)
     run(LINEAR, seed=0, machine=machine, folder=tmp_path / "moved")
     run(LINEAR, seed=0, machine=machine, folder=tmp_path / "whole")
-    moved, whole = (tmp_path / name for name in ("moved", "whole"))
-    assert (moved / "history.csv").read_text() == (whole / "history.csv").read_text()
-    assert read_record(moved).metrics == read_record(whole).metrics
+    assert is_as_whole(tmp_path / "moved", tmp_path / "whole")
+
+
+MOMENT = torch.zeros(4, 129)
+EARLIER = {  # what the optimizer's state was in the versions before
+    "this loop": {"step": 8, "exp_avg": MOMENT, "exp_avg_sq": MOMENT},
+    "fit": {"state": {0: {"step": torch.tensor(8.0), "exp_avg": MOMENT}}, "param_groups": [{"params": [0]}]},
+}
+
+
+@pytest.mark.parametrize("ours", [True, False], ids=["here", "on a GPU"])
+@pytest.mark.parametrize("form", EARLIER)
+def test_a_training_that_an_earlier_version_began_begins_anew(
+    tmp_path: Path, tiny_clips: Path, monkeypatch: pytest.MonkeyPatch, ours: bool, form: str
+) -> None:
+    machine, path = Machine(data_root=tiny_clips, cache=tmp_path / "cache"), tmp_path / "moved" / "checkpoint.pt"
+    use(ours, monkeypatch)
+    with pytest.raises(KeyboardInterrupt):
+        run(LINEAR, seed=0, machine=machine, folder=tmp_path / "moved", on_epoch=stop)
+    state = load_state(path)
+    assert state is not None
+    save_state(replace(state, optimizer=EARLIER[form]), path)
+    run(LINEAR, seed=0, machine=machine, folder=tmp_path / "moved")
+    run(LINEAR, seed=0, machine=machine, folder=tmp_path / "whole")
+    assert is_as_whole(tmp_path / "moved", tmp_path / "whole")

@@ -1,4 +1,3 @@
-from copy import deepcopy
 from pathlib import Path
 
 import numpy as np
@@ -6,15 +5,13 @@ import pytest
 import torch
 
 from taghead import probe
-from taghead.adam import Adam
-from taghead.checkpoint import TrainState, save_state
+from taghead.checkpoint import load_state
 from taghead.config import Config, evolve
 from taghead.machine import Machine
 from taghead.model import build_model
 from taghead.probe import device_name, file_sizes, step_cost
 from taghead.recipes import recipe
 from taghead.run import CHECKPOINT, run
-from taghead.weights import save_weights
 
 TINY = evolve(
     recipe("synthetic"),
@@ -76,22 +73,30 @@ def test_what_does_not_fit_into_a_gpu_is_told_with_the_remedy(monkeypatch: pytes
         step_cost(TINY, num_classes=5)
 
 
-@pytest.mark.parametrize("changes", VARIANTS.values(), ids=VARIANTS)
-def test_the_sizes_are_those_of_the_files(changes: dict[str, object], tmp_path: Path) -> None:
-    config = evolve(TINY, changes)
-    sizes, model = file_sizes(config, num_classes=5), build_model(config, 5)
-    trained = [one for one in model.parameters() if one.requires_grad]
-    optimizer = Adam(trained)
-    for one in trained:
-        one.grad = torch.zeros_like(one)
-    optimizer.step()
-    save_weights(model, tmp_path / "weights.safetensors", metadata={})
-    best = deepcopy(model.state_dict()) if config.train.selection == "best_val" else None
-    state = TrainState("", threads=1, model=model.state_dict(), optimizer=optimizer.state_dict(), best=best)
-    save_state(state, tmp_path / CHECKPOINT)
-    for file, expected in (("weights.safetensors", sizes.weights_bytes), (CHECKPOINT, sizes.checkpoint_bytes)):
-        names_and_padding = 2048 * len(model.state_dict())
-        assert expected <= (tmp_path / file).stat().st_size <= expected + names_and_padding
+STORED = {"model.freeze_backbone": True, "train.token_views": 0}
+FILES = VARIANTS | {
+    "stored tokens": STORED,
+    "stored tokens, best epoch": {**STORED, "train.selection": "best_val"},
+    "stored tokens, linear": {**STORED, "model.head": "linear"},
+    "stored tokens, linear, another loop": {**STORED, "model.head": "linear", "train.precision": "bfloat16"},
+}
+
+
+@pytest.mark.parametrize("changes", FILES.values(), ids=FILES)
+def test_the_sizes_are_those_of_the_files(changes: dict[str, object], tmp_path: Path, tiny_clips: Path) -> None:
+    config, path = evolve(TINY, {"model.pretrained": False, **changes}), tmp_path / CHECKPOINT
+    found: list[tuple[int, int]] = []  # bytes, tensors
+
+    def look(row: object) -> None:
+        state = load_state(path)
+        assert state is not None and state.model is not None
+        found.append((path.stat().st_size, (4 if state.best else 3) * len(state.model)))
+
+    run(config, seed=0, machine=Machine(data_root=tiny_clips), folder=tmp_path, keep=("weights",), on_epoch=look)
+    sizes, weights = file_sizes(config, num_classes=4), tmp_path / "weights.safetensors"
+    found.append((weights.stat().st_size, len(build_model(config, 4).state_dict())))
+    for (there, tensors), expected in zip(found, (sizes.checkpoint_bytes, sizes.weights_bytes), strict=True):
+        assert expected <= there <= expected + 1024 * (tensors + 2), "beside numbers there are names and padding"
 
 
 def test_the_shapes_of_kept_vectors_are_those_that_a_trial_keeps(tmp_path: Path, tiny_clips: Path) -> None:

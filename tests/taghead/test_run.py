@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,8 @@ from taghead.identity import identify
 from taghead.machine import Machine, find_device
 from taghead.metrics import mca, top1
 from taghead.recipes import recipe
-from taghead.record import Record, read_record, trial_id
-from taghead.run import complete, run
+from taghead.record import Record, read_record, trial_id, write_record
+from taghead.run import ROUNDING, complete, run
 
 SIZES = (
     "data.num_frames", "data.short_side", "data.crop_size", "model.backbone", "model.pretrained", "train.epochs",
@@ -269,6 +270,50 @@ def test_clips_that_are_not_those_of_the_trial_add_nothing_to_it(
     with pytest.raises(InputError, match=message):
         complete(folder, machine=Machine(data_root=root), keep=("embeddings",))
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+@pytest.mark.parametrize("spoil", [Path.unlink, zeroed], ids=["lost", "damaged"])
+def test_where_predictions_are_lost_new_ones_must_give_the_scores_of_the_record(
+    tmp_path: Path, tiny_clips: Path, undisturbed: Path, spoil: Any
+) -> None:
+    folder, root = tmp_path / "trial", tmp_path / "clips"
+    shutil.copytree(undisturbed, folder)
+    shutil.copytree(tiny_clips, root)
+    spoil(folder / "predictions.npz")
+    (folder / "embeddings.npz").unlink()
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    paths = sorted(root.glob("video/*/*_01[789].mp4"), key=lambda path: path.stat().st_size)
+    for path in paths[1:]:
+        path.write_bytes(paths[0].read_bytes().ljust(path.stat().st_size, b"\0"))
+    message = r"its record says (top1|mca|loss) [\d.]+, but its clips give [\d.]+ to [\d.]+ now; put back the clips"
+    with pytest.raises(InputError, match=message):
+        complete(folder, machine=Machine(data_root=root), keep=("embeddings",))
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    complete(folder, machine=Machine(data_root=tiny_clips), keep=("embeddings",))
+    assert np.array_equal(predictions(folder)["logits"], predictions(undisturbed)["logits"])
+
+
+@pytest.mark.parametrize("change", [-1, 1], ids=["one right clip fewer", "one more"])
+def test_scores_may_differ_by_the_clips_that_rounding_can_flip(
+    tmp_path: Path, tiny_clips: Path, undisturbed: Path, monkeypatch: pytest.MonkeyPatch, change: int
+) -> None:
+    folder = tmp_path / "trial"
+    shutil.copytree(undisturbed, folder)
+    kept, record = predictions(folder), read_record(folder)
+    assert 0 < record.metrics["top1"] < 1
+    write_record(record.model_copy(update={"metrics": {"top1": record.metrics["top1"] + change / 12}}), folder)
+    own = kept["logits"][np.arange(12), kept["labels"]]
+    others = kept["logits"].copy()
+    others[np.arange(12), kept["labels"]] = -np.inf
+    lead = -change * (own - others.max(axis=1))  # of a clip that must flip
+    needed = float(lead[lead > 0].min() / 2 / np.abs(kept["logits"]).max())  # both logits move
+    for within, fails in ((0.99 * needed, True), (1.01 * needed, False)):
+        for name in ("predictions.npz", "embeddings.npz"):
+            (folder / name).unlink(missing_ok=True)
+        monkeypatch.setitem(ROUNDING, "float32", within)
+        with pytest.raises(InputError, match="its record says top1") if fails else nullcontext():
+            complete(folder, machine=Machine(data_root=tiny_clips), keep=("embeddings",))
+        assert (folder / "predictions.npz").exists() is not fails
 
 
 def test_nothing_can_be_added_to_a_trial_that_kept_no_weights(

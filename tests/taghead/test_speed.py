@@ -179,8 +179,23 @@ def test_experiments_that_do_equal_work_are_one_subject() -> None:
     assert not same({"head.ffn_dim": 256})
     assert not same({"data.num_frames": 64})
     assert not same({"model.head": "linear"})
-    steps = evolve(recipe("haa500"), {"head.propagation": "step_by_step"})
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"head.propagation": "step_by_step"}, {"head.rewiring": 0, "head.readout": "max"}],
+    ids=["asked for", "a control graph that no mean hides"],
+)
+def test_where_steps_are_taken_one_by_one_their_number_is_measured(changes: dict[str, object]) -> None:
+    steps = evolve(recipe("haa500"), changes)
     assert subject_of(steps) != subject_of(evolve(steps, {"head.k_prop": 3}))
+    measured = subjects(["r2plus1d_narrow"], **TINY, overrides={**changes, "head.k_prop": 3})[-1]
+    assert measured.config.head.k_prop == 3
+
+
+def test_a_mean_sees_a_control_graph_in_one_sum_however_many_steps_it_has() -> None:
+    rewired = evolve(recipe("haa500"), {"head.rewiring": 0})
+    assert subject_of(rewired) == subject_of(evolve(rewired, {"head.k_prop": 3}))
 
 
 def test_a_subject_of_a_config_is_one_that_the_command_measures() -> None:

@@ -1,5 +1,6 @@
 """Weights: every layout that is met in public fits, and what does not fit is refused before anything is loaded."""
 
+import errno
 import hashlib
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from taghead import weights
 from taghead.backbones.r2plus1d import R2Plus1D, r2plus1d_narrow
 from taghead.errors import InputError
 from taghead.files import fingerprint
@@ -265,12 +267,43 @@ def test_the_same_weights_give_the_same_bytes_in_every_process(tmp_path):
     assert fingerprint(path) == fingerprint(again) == told
 
 
-def test_a_save_that_fails_leaves_the_old_file(tmp_path):
+class _Tied(nn.Module):
+    """Two layers with one weight, as a user's own backbone may have them; and a buffer that is a part of another."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(4, 4), nn.Linear(4, 4)
+        self.second.weight = self.first.weight
+        self.register_buffer("whole", torch.randn(6))
+        self.register_buffer("part", self.whole[2:5])
+
+
+def test_tied_weights_come_back_tied(tmp_path: Path) -> None:
+    path = tmp_path / "tied.safetensors"
+    source, target, backbone = _Tied(), _Tied(), _Tied()
+    save_weights(source, path, metadata={"seed": "0"})
+    assert load_weights(target, path) == {"seed": "0"}
+    assert set(load_backbone(backbone, path).loaded) == set(source.state_dict())
+    for network in (target, backbone):
+        assert _same(network, source.state_dict())
+        assert network.second.weight is network.first.weight
+    untied = source.state_dict()
+    untied["second.weight"] = source.first.weight.detach().clone()
+    save_weights(untied, tmp_path / "untied.safetensors", metadata={"seed": "0"})
+    assert fingerprint(path) == fingerprint(tmp_path / "untied.safetensors")
+
+
+def test_a_save_that_fails_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "own.safetensors"
     save_weights({"a": torch.ones(2)}, path, metadata={})
-    shared = torch.zeros(4)
-    with pytest.raises(RuntimeError):
-        save_weights({"a": shared, "b": shared}, path, metadata={})
+
+    def full(tensors: State, to: Path, **_: object) -> None:
+        to.write_bytes(b"half of them")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(weights, "save_file", full)
+    with pytest.raises(OSError, match="No space left"):
+        save_weights({"a": torch.zeros(2)}, path, metadata={})
     assert torch.equal(load_file(path)["a"], torch.ones(2))
     assert [file.name for file in tmp_path.iterdir()] == ["own.safetensors"]
 

@@ -12,8 +12,9 @@ from taghead.backbones.own import build_own, features_of, is_own, source_of
 from taghead.config import Config, build, canonical, evolve, identity
 from taghead.errors import InputError
 from taghead.identity import identify
+from taghead.infer import evaluate_split
 from taghead.machine import Machine
-from taghead.model import build_model
+from taghead.model import build_model, load_trained
 from taghead.recipes import recipe
 from taghead.record import read_record, trial_id
 from taghead.run import run
@@ -41,6 +42,14 @@ class Net(nn.Module):
 
 def factory():
     return Net()
+
+
+def tied():
+    net = Net()
+    net.again = nn.Conv3d(Width().channels, Width().channels, 3, padding=1)
+    net.both = nn.Sequential(net.conv, net.norm)
+    net.forward = lambda clip: net.again(net.both(clip).relu())
+    return net
 
 
 def with_numbers():
@@ -191,6 +200,16 @@ def test_a_trial_runs_the_planned_text_wherever_it_runs(
     record = read_record(elsewhere / "trial")
     assert (record.status, record.trial_id) == ("complete", planned)
     assert record.config.model.backbone_source == SOURCE
+
+
+def test_a_trial_on_tied_weights_keeps_them_and_they_come_back(folder: Path, tiny_clips: Path) -> None:
+    machine = Machine(data_root=tiny_clips)
+    record = run(
+        small(model__backbone="my_net:tied"), seed=0, machine=machine, folder=folder / "trial", keep=("weights",)
+    )
+    trained = load_trained(folder / "trial")
+    assert trained.model.backbone.both[0].weight is trained.model.backbone.conv.weight
+    assert evaluate_split(trained, machine=machine).predictions.metrics() == record.metrics
 
 
 def test_a_plan_fails_where_the_trials_would(folder: Path, tiny_clips: Path) -> None:

@@ -45,6 +45,17 @@ def test_lines_that_contradict_each_other_across_files_are_refused(told, tmp_pat
     told(read_table(root).findings, r"test.csv:3: label 0 must mean one class, but means 'x' and 'y'")
 
 
+@pytest.mark.parametrize("name", ["dive", normalize("NFD", "zesté")])
+def test_a_class_with_two_labels_is_named_and_makes_no_class_more(told, tmp_path, name):
+    known = normalize("NFC", name)
+    rows = f"a.mp4,{known},1,0\nb.mp4,x,1,1\nc.mp4,y,1,2\nd.mp4,{name},1,3\n"
+    listing = read_table(write(tmp_path, train=rows, test=f"e.mp4,{known},1,0\nf.mp4,{name},1,3\n"))
+    assert listing.classes == (known, "x", "y")
+    assert [row.clip_id for row in listing.rows] == [f"{known}/a.mp4", "x/b.mp4", "y/c.mp4", f"{known}/e.mp4"]
+    for where in ("train.csv:5", "test.csv:3"):
+        told(listing.findings, rf"{where}: class {name!r} must have one label, but has 0 and 3")
+
+
 @pytest.mark.parametrize("row", ["a.mp4,x,1,zero", "a.mp4,x,1", ",x,1,0", "a.mp4,,1,0", "a.mp4,x,1,-1"])
 def test_a_line_without_file_class_or_label_is_named(told, tmp_path, row):
     told(
