@@ -36,6 +36,7 @@ class Candidate(Value):
         attrs: What the sampler noted for itself.
         ahead: The search's, when it was chosen: it knew the results of those so far before it.
         stopped: The epoch after which the pruner stops it, if it does.
+        judged: What the pruner noted when it judged the whole trial, which it does once; None until then.
         given_up: Why its trials could not be brought to an end, which counts as failed until `retry`.
     """
 
@@ -47,6 +48,7 @@ class Candidate(Value):
     attrs: dict[str, Any] = Field(default_factory=dict)
     ahead: int = 4
     stopped: int | None = None
+    judged: dict[str, Any] | None = None
     given_up: str | None = None
 
     @property

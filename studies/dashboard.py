@@ -5,6 +5,7 @@ is no file that a killed driver could leave half-written, and closing it loses n
 """
 
 import multiprocessing
+import os
 import sys
 import threading
 import time
@@ -20,7 +21,7 @@ from studies.candidates import Candidate, SearchState, read_search, searches, sp
 from studies.sampling import STATES, frozen
 from studies.store import Store
 from studies.study import OBJECTIVES
-from studies.winners import curve_of, result_of
+from studies.winners import curve_of, own_result_of
 from taghead.errors import InputError
 
 EVERY = 2.0  # seconds between two looks at the store
@@ -62,7 +63,7 @@ class Mirror:
             self._follow(state, state.candidates[number])
 
     def _add(self, state: SearchState, candidate: Candidate) -> None:
-        result = result_of(state, candidate, self._store)
+        result = own_result_of(state, candidate, self._store)
         mirrored = frozen(candidate, result, space_of(state), attrs={})
         notes = {"trial ids": ", ".join(candidate.trials.values()), "why it failed": result.reason}
         notes["repeats candidate"] = "" if candidate.same_as is None else str(candidate.same_as)
@@ -87,7 +88,7 @@ class Mirror:
         return ends - timedelta(seconds=sum(record.seconds for record in records)), ends
 
     def _follow(self, state: SearchState, candidate: Candidate) -> None:
-        known_as, result = self._open[candidate.number], result_of(state, candidate, self._store)
+        known_as, result = self._open[candidate.number], own_result_of(state, candidate, self._store)
         names = list(candidate.trials.values())
         curve = result.curve or (curve_of(self._store.running / names[0], state.objectives[0]) if names else {})
         if len(state.objectives) == 1:
@@ -100,7 +101,14 @@ class Mirror:
             del self._open[candidate.number]
 
 
-def serve(name: str, *, results: Path, host: str = "127.0.0.1", port: int = 8080) -> None:
+def serve(
+    name: str,
+    *,
+    results: Path,
+    host: str = "127.0.0.1",
+    port: int = 8080,
+    remedy: str = "give another --port",
+) -> None:
     """Shows a search until it is interrupted.
 
     Args:
@@ -108,6 +116,7 @@ def serve(name: str, *, results: Path, host: str = "127.0.0.1", port: int = 8080
         results: The results folder.
         host: Where to listen.
         port: Where to listen.
+        remedy: What to do where that place is taken.
 
     Raises:
         InputError: optuna-dashboard is not installed, or the place is taken.
@@ -115,7 +124,7 @@ def serve(name: str, *, results: Path, host: str = "127.0.0.1", port: int = 8080
     try:
         import optuna_dashboard
     except ImportError:
-        raise InputError("optuna-dashboard is not installed: pip install 'taghead[dashboard]'.") from None
+        raise InputError("the dashboard needs a package: pip install optuna-dashboard.") from None
     mirror = Mirror(name, results=results)
     threading.Thread(target=_renew_for_ever, args=(mirror,), daemon=True, name="mirror").start()
     print(f"{name}: http://{host}:{port}/dashboard/studies/{mirror.study._study_id} (end it by Ctrl-C)", flush=True)
@@ -123,7 +132,7 @@ def serve(name: str, *, results: Path, host: str = "127.0.0.1", port: int = 8080
         with suppress(KeyboardInterrupt):
             optuna_dashboard.run_server(mirror.storage, host=host, port=port)
     except OSError as error:
-        raise InputError(f"--port {port}: {error.strerror}; give another one.") from None
+        raise InputError(f"{host}:{port}: {error.strerror}; {remedy}.") from None
 
 
 @contextmanager
@@ -147,12 +156,22 @@ def beside(name: str, *, results: Path, port: int = 8080) -> Iterator[None]:
 
 
 def _serve_when_there(name: str, results: Path, port: int) -> None:
-    while name not in searches(results):
-        time.sleep(EVERY)
-    try:
-        serve(name, results=results, port=port)
-    except InputError as error:
-        print(f"--dashboard: {error}", file=sys.stderr)
+    threading.Thread(target=_end_with_parent, daemon=True, name="parent").start()
+    remedy = f"to see the search: taghead-studies dashboard {name} --results {results} --port N"
+    with suppress(KeyboardInterrupt):
+        while name not in searches(results):
+            time.sleep(EVERY)
+        try:
+            serve(name, results=results, port=port, remedy=remedy)
+        except InputError as error:
+            print(f"--dashboard: {error}", file=sys.stderr)
+
+
+def _end_with_parent() -> None:
+    """A killed parent ends nobody, and the process would hold its port for ever."""
+    if parent := multiprocessing.parent_process():
+        parent.join()
+        os._exit(1)
 
 
 def _renew_for_ever(mirror: Mirror) -> None:

@@ -21,7 +21,7 @@ from studies.sampling import MOST_POINTS, check_options, choose, frozen, new_stu
 from studies.store import Store
 from studies.study import Search
 from studies.trial import FINAL, Outcome, Row, Trial
-from studies.winners import Result, curve_of, result_of
+from studies.winners import Result, curve_of, own_result_of
 from taghead.config import Config
 from taghead.errors import InputError
 from taghead.record import trial_id
@@ -100,11 +100,14 @@ class SearchFeed:
         value = row.get(self.state.objectives[0])
         if not self.prunes or value is None:
             return True
-        number, curve = self._numbers[trial.trial_id], {int(row["epoch"]): float(value)}
-        if number not in self._asked:  # it was begun in an earlier launch
-            curve |= self._curve(number)
-        self._report(number, curve, epochs=trial.config.train.epochs)
-        return number not in self._stops
+        number, epoch = self._numbers[trial.trial_id], int(row["epoch"])
+        candidate = self.state.candidates[number]
+        if candidate.judged is None:
+            begun_before = number not in self._asked
+            curve = {epoch: float(value)} | (self._curve(number) if begun_before else {})
+            self._report(number, curve, epochs=trial.config.train.epochs)
+        stop = self._stops.get(number) if candidate.stopped is None else candidate.stopped
+        return stop is None or epoch < stop
 
     def done(self, trial: Trial, outcome: Outcome) -> None:
         """Takes note; a candidate whose trial cannot be brought to an end counts as failed, until `retry`."""
@@ -142,20 +145,40 @@ class SearchFeed:
     def _settle(self, number: int) -> None:
         """Takes note of a result.
 
-        What the pruner makes of the whole curve counts, also where the trial did not hear it: its worker died just
-        then, or another study had trained it to its end.
+        A trial that ended as pruned, though this search's pruner lets it go on, was stopped by another search. Here it
+        is trained to its end, or else it would matter which of the two ran first.
         """
+        if self.prunes and self.state.candidates[number].is_new:
+            self._judge(number)
         candidate = self.state.candidates[number]
-        result = result_of(self.state, candidate, self._store)
-        if result.state == "open":
+        result = own_result_of(self.state, candidate, self._store)
+        if result.state != "open":
+            self._results[number] = result
+        elif self.prunes and self._ending(number) == "pruned" and self.stopped is None:
+            config, found = self._checked(candidate)
+            for seed, name in candidate.trials.items():
+                self._grid.outcomes.pop(name, None)  # where another driver's pruner ended it just now
+                self._add(candidate, seed, config, found, pruned_counts=False)
+
+    def _judge(self, number: int) -> None:
+        """Lets the pruner judge the whole curve of a trial that has ended, unless it has judged it before.
+
+        That counts also where the trial did not hear it: its worker died just then, or another study had trained it to
+        its end. It is done once, since the candidates by which it is judged may come to another end by `retry`.
+        """
+        candidate, ending = self.state.candidates[number], self._ending(number)
+        if candidate.judged is not None or ending not in ("complete", "pruned"):
             return
-        if self.prunes and candidate.is_new and result.state in ("complete", "pruned"):
-            epochs = config_of(self._search, candidate.params, identity=self._base).train.epochs
-            self._report(number, result.curve, epochs=epochs)
-            if candidate.stopped is None and number in self._stops:
-                self._change(number, stopped=self._stops[number])
-                result = result_of(self.state, self.state.candidates[number], self._store)
-        self._results[number] = result
+        try:
+            curve = curve_of(self._store.trials / self._name(number), self.state.objectives[0])
+        except InputError:  # damaged; its result tells
+            return
+        self._report(number, curve, epochs=config_of(self._search, candidate.params, identity=self._base).train.epochs)
+        stopped = self._stops.get(number) if candidate.stopped is None else candidate.stopped
+        if stopped is not None or ending == "complete":
+            self._change(number, stopped=stopped, judged=_notes(self._asked_for(number)))
+        else:
+            self._asked.pop(number, None)  # if it is trained anew, `epoch` reads what was trained before this launch
 
     def _change(self, number: int, **changes: Any) -> None:
         candidates = list(self.state.candidates)
@@ -197,19 +220,22 @@ class SearchFeed:
             self._numbers[name] = candidate.number
             need = self._store.need(name, (), pruned_counts=self.prunes)
             if need != "nothing" and candidate.given_up is None:
-                self._grid.add(
-                    Trial(
-                        trial_id=name,
-                        config=config,
-                        seed=seed,
-                        keep=frozenset(),
-                        data=found.data,
-                        synthetic=found.synthetic,
-                        label=f"{self.state.name}: candidate {candidate.number}, seed {seed}",
-                        pruned_counts=self.prunes,
-                    )
-                )
+                self._add(candidate, seed, config, found, pruned_counts=self.prunes)
         self._settle(candidate.number)
+
+    def _add(self, candidate: Candidate, seed: int, config: Config, found: Identity, *, pruned_counts: bool) -> None:
+        self._grid.add(
+            Trial(
+                trial_id=candidate.trials[seed],
+                config=config,
+                seed=seed,
+                keep=frozenset(),
+                data=found.data,
+                synthetic=found.synthetic,
+                label=f"{self.state.name}: candidate {candidate.number}, seed {seed}",
+                pruned_counts=pruned_counts,
+            )
+        )
 
     def _checked(self, candidate: Candidate) -> tuple[Config, Identity]:
         try:
@@ -244,7 +270,8 @@ class SearchFeed:
         result = self._result(number) if is_known else Result("open")
         attrs = dict(candidate.attrs)
         if self._search.pruner == "successive_halving" and result.state in ("complete", "pruned"):
-            attrs |= _notes(self._asked_for(number if candidate.same_as is None else candidate.same_as))  # its rungs
+            new = candidate if candidate.same_as is None else self.state.candidates[candidate.same_as]
+            attrs |= new.judged or {}  # its rungs
         return frozen(candidate, result, self._search.space, attrs=attrs)
 
     def _asked_for(self, number: int) -> optuna.Trial:
@@ -268,9 +295,16 @@ class SearchFeed:
                 self._stops[number] = epoch
 
     def _curve(self, number: int) -> dict[int, float]:
-        name = next(iter(self.state.candidates[number].trials.values()))
-        objective = self.state.objectives[0]
+        name, objective = self._name(number), self.state.objectives[0]
         return curve_of(self._store.running / name, objective) or curve_of(self._store.trials / name, objective)
+
+    def _name(self, number: int) -> str:
+        """The trial of a candidate of a search with a pruner, which has one seed."""
+        return next(iter(self.state.candidates[number].trials.values()))
+
+    def _ending(self, number: int) -> str | None:
+        ending = self._store.ending(self._name(number))
+        return ending[0] if ending else None
 
     def _repeats(self) -> int:
         """How many of the last candidates, in a row, brought no new experiment."""

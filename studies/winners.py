@@ -50,7 +50,7 @@ def expected_trials(search: Search, state: SearchState, *, identity: Identity, s
     """
     known: dict[str, Any] = {"data": identity.data, "synthetic": identity.synthetic}
     made: list[tuple[str, Config, int, tuple[Keep, ...]]] = []
-    results = [result_of(state, one, store) for one in state.candidates]
+    results = [own_result_of(state, one, store) for one in state.candidates]
     for one, result in zip(state.candidates, results, strict=True):
         if one.is_new and result.state == "open":
             config = config_of(search, one.params, identity=identity)
@@ -85,7 +85,7 @@ def result_of(state: SearchState, candidate: Candidate, store: Store) -> Result:
         return Result("fail", reason=reason)
     endings = [store.ending(name) for name in candidate.trials.values()]
     reasons = [ending[1] for ending in endings if ending and ending[0] in ("failed", "diverged")]
-    if reasons:
+    if reasons and candidate.stopped is None:  # after the stop it was another study that went on
         return Result("fail", reason=reasons[0])
     if None in endings:
         return Result("open")
@@ -95,13 +95,31 @@ def result_of(state: SearchState, candidate: Candidate, store: Store) -> Result:
         return Result("fail", reason=f"{error} To train it again: taghead-studies retry {state.name}.")
 
 
+def own_result_of(state: SearchState, candidate: Candidate, store: Store) -> Result:
+    """As `result_of`, but open where another search's pruner stopped the trial, which a launch trains to its end.
+
+    Args:
+        state: The search.
+        candidate: One of its candidates.
+        store: Where the trials are.
+    """
+    result = result_of(state, candidate, store)
+    new = candidate if candidate.same_as is None else state.candidates[candidate.same_as]
+    return Result("open") if result.state == "pruned" and new.stopped is None else result
+
+
 def damaged(state: SearchState, store: Store) -> set[str]:
-    """The ids of complete trials of which a search can make nothing."""
+    """The ids of complete trials of which a search can make nothing.
+
+    Where a candidate failed because one of its seeds did, the others are as they should be.
+    """
     found: set[str] = set()
     for one in state.candidates:
-        endings = {name: store.ending(name) for name in one.trials.values()}
-        if one.is_new and result_of(state, one, store).state == "fail" and not one.given_up:
-            found |= {name for name, ending in endings.items() if ending and ending[0] == "complete"}
+        endings = [store.ending(name) for name in one.trials.values()]
+        complete = all(ending is not None and ending[0] == "complete" for ending in endings)
+        if one.is_new and complete and not one.given_up and result_of(state, one, store).state == "fail":
+            alone = {name: one.model_copy(update={"trials": {seed: name}}) for seed, name in one.trials.items()}
+            found |= {name for name, each in alone.items() if result_of(state, each, store).state == "fail"}
     return found
 
 

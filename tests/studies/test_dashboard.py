@@ -1,5 +1,9 @@
 """The mirror that optuna-dashboard is shown, against the search and the store that it mirrors."""
 
+import errno
+import os
+import signal
+import subprocess
 import sys
 
 import fakes
@@ -81,6 +85,20 @@ def test_the_mirror_follows_what_runs_and_what_ends(root, feed):
     assert mirror.study.trials[0].value == pytest.approx(fakes.score(first.config))
 
 
+def test_the_mirror_follows_what_is_trained_on_after_another_searchs_pruner_stopped_it(root, feed):
+    options = {"seed": 3, "pruner_options": {"n_startup_trials": 2}}
+    pruned = feed(search(40, pruner="median", **options))
+    number = next(number for number, result in enumerate(pruned.results()) if result.state == "pruned")
+    candidates = list(pruned.state.candidates)
+    candidates[number] = candidates[number].model_copy(update={"stopped": None, "judged": None})
+    write_search(pruned.state.model_copy(update={"candidates": tuple(candidates)}), results=root)
+    mirror = Mirror("mine", results=root)
+    assert mirror.study.trials[number].state == TrialState.RUNNING
+    write_search(pruned.state, results=root)
+    mirror.renew()
+    assert mirror.study.trials[number].state == TrialState.PRUNED
+
+
 def test_a_damaged_record_is_a_failed_trial_of_the_mirror(root, feed):
     done = feed(search(3))
     path = Store(root).trials / done.state.candidates[1].trials[0] / "record.json"
@@ -100,7 +118,7 @@ def test_two_objectives_are_mirrored_with_their_directions_and_names(root, feed)
 def test_without_optuna_dashboard_the_remedy_is_told(root, feed, monkeypatch):
     feed(search(1))
     monkeypatch.setitem(sys.modules, "optuna_dashboard", None)
-    with pytest.raises(InputError, match=r"pip install 'taghead\[dashboard\]'"):
+    with pytest.raises(InputError, match="pip install optuna-dashboard"):
         serve("mine", results=root)
 
 
@@ -115,3 +133,59 @@ def test_what_is_served_is_the_mirror(root, feed, monkeypatch, capsys):
     assert served["port"] == 8123 and served["host"] == "127.0.0.1"
     assert len(served["storage"].get_all_trials(0)) == 2
     assert "http://127.0.0.1:8123" in capsys.readouterr().out
+
+
+@pytest.fixture
+def taken(monkeypatch):
+    """An optuna-dashboard whose port another process has."""
+
+    def run_server(storage, host, port):
+        raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
+
+    fake = type(sys)("optuna_dashboard")
+    fake.run_server = run_server
+    monkeypatch.setitem(sys.modules, "optuna_dashboard", fake)
+    monkeypatch.setattr(dashboard, "EVERY", 60.0)
+
+
+def test_a_port_that_is_taken_is_told_with_a_remedy_that_the_command_has(root, feed, taken, capsys):
+    feed(search(1))
+    with pytest.raises(InputError, match=r"^127.0.0.1:8123: Address already in use; give another --port\.$"):
+        serve("mine", results=root, port=8123)
+    dashboard._serve_when_there("mine", root, 8123)  # as by `run`, which has no --port
+    told = capsys.readouterr().err
+    assert "--dashboard: 127.0.0.1:8123: Address already in use" in told
+    assert f"taghead-studies dashboard mine --results {root} --port N" in told
+
+
+def test_an_interrupt_while_the_search_is_waited_for_is_no_error(root, monkeypatch):
+    def interrupted(seconds):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(dashboard.time, "sleep", interrupted)
+    dashboard._serve_when_there("mine", root, 8123)
+
+
+_BESIDE = """
+import multiprocessing, sys, time
+from pathlib import Path
+from studies.dashboard import beside
+with beside("mine", results=Path(sys.argv[1])):
+    print(multiprocessing.active_children()[0].pid, flush=True)
+    time.sleep(600)
+"""
+
+
+def test_the_process_beside_a_run_ends_with_it_even_where_that_is_killed(root):
+    command = [sys.executable, "-c", _BESIDE, str(root)]
+    driver = subprocess.Popen(command, env=fakes.ENVIRONMENT, stdout=subprocess.PIPE, text=True)
+    child = int(driver.stdout.readline())
+    driver.kill()
+    try:
+        driver.communicate(timeout=60)  # to the end of what it prints, which the process beside it holds open too
+    except subprocess.TimeoutExpired:
+        os.kill(child, signal.SIGKILL)
+        pytest.fail("it outlives the run")
+    finally:
+        driver.stdout.close()
+        driver.wait()

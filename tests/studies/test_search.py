@@ -1,5 +1,6 @@
 """Searches by real samplers and pruners over a made-up training whose scores are known."""
 
+import itertools
 import json
 import random
 from types import SimpleNamespace
@@ -7,6 +8,7 @@ from types import SimpleNamespace
 import fakes
 import pytest
 
+from studies import feed as feeds
 from studies.candidates import read_search, resume, taken_up, write_search
 from studies.plan import make_plan
 from studies.sampling import points
@@ -15,9 +17,10 @@ from studies.space import Choice, Range
 from studies.store import Store
 from studies.study import Search
 from studies.trial import Outcome, PrunedError, Work
-from studies.winners import damaged, expected_trials, final_rows, winners
+from studies.winners import curve_of, damaged, expected_trials, final_rows, own_result_of, result_of, winners
 from taghead.config import evolve
 from taghead.errors import InputError
+from taghead.files import write_text
 
 READOUT = {"head.readout": ("max",)}
 SPACE = {
@@ -33,8 +36,8 @@ FINITE = {
 }
 
 
-def search(space=SPACE, **changes):
-    return Search(name="mine", title="A search", space=space, datasets={"haa500": fakes.BASE}, **changes)
+def search(space=SPACE, name="mine", **changes):
+    return Search(name=name, title="A search", space=space, datasets={"haa500": fakes.BASE}, **changes)
 
 
 def feed_of(search, root, identify=fakes.identify):
@@ -157,6 +160,173 @@ def test_what_another_searchs_pruner_stopped_is_no_result_of_a_search_without_on
     (tmp_path / "studies/mine/search.json").unlink()
     assert drive(plain, tmp_path).results() == feed.results()
     assert {result.state for result in feed.results()} == {"complete"}
+
+
+LONGER = {"num_trials": 16, "while_searching": {"train.epochs": 9}}
+TWO = {"median": search(**LONGER, **KINDS["median"]),
+       "successive_halving": search(**LONGER, name="other", **KINDS["successive_halving"])}  # fmt: skip
+
+
+def crossing(config, *, folder, on_epoch, **more):
+    """As `fakes.scored`, but the mean readout is ahead at first and falls behind."""
+
+    def value(epoch):
+        done = epoch / config.train.epochs
+        return fakes.score(config) * (min(0.6, 3 * done) if config.head.readout == "mean" else done)
+
+    def tell(row):
+        rows = [f"{epoch},{value(epoch)}\n" for epoch in range(1, row["epoch"] + 1)]
+        write_text(folder / "history.csv", "".join(["epoch,val_top1\n", *rows]))
+        on_epoch({**row, "val_top1": value(row["epoch"])})
+
+    return fakes.scored(config, folder=folder, on_epoch=tell, **more)
+
+
+@pytest.mark.parametrize("kind", TWO)
+def test_what_another_searchs_pruner_stopped_is_trained_to_where_this_ones_stops_it(kind, tmp_path):
+    mine, (other,) = TWO[kind], (one for name, one in TWO.items() if name != kind)
+    alone = drive(mine, tmp_path / "alone", run=crossing)
+    drive(other, tmp_path / "both", run=crossing)
+    first = {one.trials[0]: result.curve for one, result in zip(alone.state.candidates, alone.results(), strict=True)}
+    cut = {name: curve_of(tmp_path / "both/trials" / name, "val_top1") for name in first}
+    assert any(curve and len(curve) < len(first[name]) for name, curve in cut.items())
+    after = drive(mine, tmp_path / "both", order=1, run=crossing)
+    assert after.state == alone.state and after.results() == alone.results()
+    again = feed_of(other, tmp_path / "both")  # is not moved by what the other trained on
+    assert again.next() is None and again.is_finished()
+    assert again.state == drive(other, tmp_path / "alone of other", run=crossing).state
+
+
+@pytest.mark.parametrize("kind", TWO)
+def test_a_search_after_another_is_not_moved_by_kills_within_its_trials(kind, tmp_path):
+    mine, (other,) = TWO[kind], (one for name, one in TWO.items() if name != kind)
+    calls, kills = itertools.count(1), 0
+
+    def killed(config, *, folder, on_epoch, **more):
+        at = folder / "checkpoint.pt"
+        begun = int(at.read_text()) if at.exists() else 0
+
+        def tell(row):
+            if row["epoch"] > begun:
+                at.write_text(str(row["epoch"]))
+                if next(calls) % 3 == 0:
+                    raise KeyboardInterrupt
+                on_epoch(row)
+
+        return crossing(config, folder=folder, on_epoch=tell, **more)
+
+    drive(other, tmp_path / "both", run=crossing)
+    feed = None
+    while feed is None:
+        try:
+            feed = drive(mine, tmp_path / "both", order=kills, run=killed)
+        except KeyboardInterrupt:
+            kills += 1
+    assert kills > 1
+    alone = drive(mine, tmp_path / "alone", run=crossing)
+    assert feed.state == alone.state and feed.results() == alone.results()
+
+
+def test_what_another_searchs_pruner_stopped_is_among_the_trials_that_are_left(tmp_path):
+    mine, store = TWO["median"], Store(tmp_path)
+    feed = drive(mine, tmp_path)
+    number = next(one.number for one in feed.state.candidates if one.stopped is not None)
+    candidates = list(feed.state.candidates)
+    candidates[number] = candidates[number].model_copy(update={"stopped": None, "judged": None})
+    state = feed.state.model_copy(update={"candidates": tuple(candidates)})
+    left = [one.trial_id for one in expected_trials(mine, state, identity=fakes.identify(mine.base), store=store)]
+    assert left[0] == candidates[number].trials[0]
+    assert own_result_of(state, candidates[number], store).state == "open"
+
+
+def test_a_trial_that_cannot_be_trained_past_another_searchs_stop_ends_the_launch(tmp_path):
+    drive(TWO["median"], tmp_path)
+
+    def refuses(*_, **__):
+        raise InputError("no clips")
+
+    feed = drive(TWO["successive_halving"], tmp_path, run=refuses)
+    assert feed.is_finished() and feed.stopped == "no clips"
+
+
+@pytest.mark.parametrize("ending", ["pruned", "taken"])
+def test_a_trial_that_another_driver_prunes_meanwhile_is_taken_up_afterwards(ending, tmp_path, monkeypatch):
+    monkeypatch.setattr(feeds, "LOOK_AGAIN", 0.0)
+    mine, other = TWO["successive_halving"], TWO["median"]
+    alone = drive(mine, tmp_path / "alone")
+    drive(other, tmp_path / "both")
+    store, aside = Store(tmp_path / "both"), tmp_path / "aside"
+    names = [one.trials[0] for one in alone.state.candidates if one.stopped is None]
+    name = next(name for name in names if (found := store.ending(name)) and found[0] == "pruned")
+    (store.trials / name).rename(aside)  # as it was when this search began
+    feed, said = feed_of(mine, tmp_path / "both"), iter(["pruned", ending])
+    work = Work(root=tmp_path / "both", machines={"haa500": fakes.Machine()}, run=fakes.scored, complete=None)
+    while trial := feed.next():
+        if trial.trial_id == name and (what := next(said, None)):
+            if aside.exists():
+                aside.rename(store.trials / name)
+            feed.done(trial, Outcome(what))
+        else:
+            feed.done(trial, work(trial, lambda row, trial=trial: _goes_on(feed, trial, row)))
+    assert feed.is_finished() and feed.results() == alone.results()
+
+
+def test_what_went_wrong_in_another_study_after_the_stop_does_not_count(tmp_path):
+    feed = drive(TWO["median"], tmp_path)
+    number = next(number for number, result in enumerate(feed.results()) if result.state == "pruned")
+    path = Store(tmp_path).trials / feed.state.candidates[number].trials[0] / "record.json"
+    record = json.loads(path.read_text())
+    path.write_text(json.dumps({**record, "status": "diverged", "error": "loss is not finite"}))
+    assert feed_of(TWO["median"], tmp_path).results() == feed.results()
+
+
+def test_what_was_judged_is_not_judged_again_after_earlier_candidates_were_retried(tmp_path):
+    mine = search(num_trials=16, **KINDS["median"])
+
+    def fails_at_first(config, **more):
+        if fakes.score(config) > 0.5:
+            raise RuntimeError("out of luck")
+        return fakes.scored(config, **more)
+
+    first = drive(mine, tmp_path, run=fails_at_first)
+    store = Store(tmp_path)
+    failed = {one.number: one.trials[0] for one, result in zip(first.state.candidates, first.results(), strict=True)
+              if result.state == "fail"}  # fmt: skip
+    assert failed and min(failed) < 6
+    for name in failed.values():
+        store.forget(name)
+    write_search(taken_up(first.state), results=tmp_path)
+    retried = drive(mine, tmp_path)
+    assert all(retried.results()[number].state != "fail" for number in failed)
+    kept = [number for number in range(16) if number not in failed]
+    assert [retried.results()[number] for number in kept] == [first.results()[number] for number in kept]
+    again = feed_of(mine, tmp_path)
+    assert again.next() is None
+    assert again.state == retried.state and again.results() == retried.results()
+
+
+def test_what_was_judged_and_then_forgotten_is_trained_to_the_same_end(tmp_path):
+    mine, store = search(num_trials=16, **KINDS["median"]), Store(tmp_path)
+    feed = drive(mine, tmp_path)
+    for one in feed.state.candidates:
+        store.forget(one.trials[0])
+    again = drive(mine, tmp_path, order=5)
+    assert again.state == feed.state and again.results() == feed.results()
+
+
+def test_a_search_file_of_before_candidates_were_said_to_be_judged_is_read(tmp_path):
+    mine = search(num_trials=16, **KINDS["successive_halving"])
+    feed = drive(mine, tmp_path)
+    path = tmp_path / "studies/mine/search.json"
+    found = json.loads(path.read_text())
+    for one in found["candidates"]:
+        del one["judged"]
+    path.write_text(json.dumps(found))
+    assert [one.stopped for one in read_search(tmp_path, "mine").candidates] == [
+        one.stopped for one in feed.state.candidates
+    ]
+    again = feed_of(mine, tmp_path)
+    assert again.state == feed.state and again.results() == feed.results()
 
 
 @pytest.mark.parametrize("kind", ["median", "successive_halving"])
@@ -359,6 +529,19 @@ def test_a_damaged_history_is_one_failed_candidate_that_can_be_trained_again(tex
     assert [result.state for result in again.results()] == ["complete", "fail", "complete", "complete"]
     assert "history.csv" in again.results()[1].reason and "retry mine" in again.results()[1].reason
     assert damaged(again.state, store) == {name}
+
+
+def test_a_seed_that_failed_makes_no_damage_of_the_other(tmp_path):
+    mine, store = search(num_trials=2, seeds=(0, 1)), Store(tmp_path)
+    feed = drive(mine, tmp_path)
+    ended, whole = feed.state.candidates
+    path = store.trials / ended.trials[1] / "record.json"
+    record = json.loads(path.read_text())
+    path.write_text(json.dumps({**record, "status": "diverged", "error": "loss is not finite"}))
+    assert result_of(feed.state, ended, store).state == "fail"
+    assert damaged(feed.state, store) == set()
+    (store.trials / whole.trials[1] / "history.csv").write_text("epoch,val_top1\nx,y\n")
+    assert damaged(feed.state, store) == {whole.trials[1]}
 
 
 @pytest.mark.parametrize(
