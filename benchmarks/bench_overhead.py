@@ -100,9 +100,10 @@ def trials_and_work(root: Path, number: int) -> tuple[list[Any], Any]:
 
 def ours(folder: Path, number: int, clock: Clock) -> None:
     """The way of ``taghead-studies run``: feed, store, progress, Ray."""
-    from studies.executor import Resources, run_on_ray
+    from studies.executor import run_on_ray
     from studies.feed import GridFeed
     from studies.progress import Progress
+    from studies.room import Resources
     from studies.store import Store
 
     store = Store(folder)

@@ -3,7 +3,6 @@
 Nothing heavy is loaded before a command needs it: ``list`` and ``--help`` load neither torch nor Ray.
 """
 
-import math
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -14,10 +13,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from studies import candidates, catalog, estimate, footprint, summary, winners
+from studies import candidates, catalog, estimate, summary, winners
+from studies.devices import AUTO, check_limits, choose_device, fixed_share, measured_share, parse_gpus
 from studies.feed import Feed, run_here, trials_of
 from studies.launch import Changes, check_names, find_root, left, load, plan_all, remembered
-from studies.plan import Identity, Plan, names, read_plan
+from studies.plan import Identity, names, read_plan
 from studies.store import Store
 from studies.study import Search, Study
 from studies.track import check_tracker
@@ -28,8 +28,6 @@ from taghead.errors import InputError
 
 if TYPE_CHECKING:
     from taghead.machine import Machine
-
-AUTO = "auto"  # GPUs a trial, measured
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -58,7 +56,7 @@ Gpus = Annotated[
     str | None,
     typer.Option(help="0.5 lets two trials share a GPU; auto measures what fits; 1 on cuda if not given."),
 ]
-Device = Annotated[str, typer.Option(help="cpu, cuda or auto.")]
+Device = Annotated[str, typer.Option(help="cpu, cuda, or auto: cuda where torch sees a GPU on this machine, else cpu.")]
 Address = Annotated[
     str | None,
     typer.Option(help="A running Ray cluster, HOST:PORT or auto; machines without the results folder deliver trials."),
@@ -131,12 +129,13 @@ def plan(
         state = candidates.resume(search, identity=identify(search.base), results=results)
         summary.show_search_plan(search, state, store)
         expected += winners.expected_trials(search, state, identity=identify(search.base), store=store)
-    gpus = _gpus(gpus_per_trial)
-    device = _find_device(device, gpus=gpus, in_process=False, address=address)
+    check_limits(address=address, num_cpus=num_cpus, num_gpus=num_gpus)
+    gpus = parse_gpus(gpus_per_trial)
+    device = choose_device(device, gpus=gpus, in_process=False, address=address)
     todo = left([*trials_of(plans), *expected], store)
     slots = estimate.slots(
         workers=workers, threads=threads_per_trial, total_cpus=num_cpus,
-        gpus=0.0 if gpus == AUTO else _share(gpus, device), num_gpus=num_gpus, address=address,
+        gpus=0.0 if gpus == AUTO else fixed_share(gpus, device), num_gpus=num_gpus, address=address,
     )  # fmt: skip
     summary.show_costs(
         todo, store, machines, device=device, threads=threads_per_trial, slots=slots, cache=cache, num_gpus=num_gpus,
@@ -186,20 +185,24 @@ def run(
     changes = Changes(**_plain(dataset, recipe, overrides, seeds, keep, name), searching=searching)
     grids, searches = _wanted(studies, changes)
     machines = _machines([*grids, *searches], data_root=data_root, weights=weights, missing=missing)
-    gpus = _gpus(gpus_per_trial)
+    check_limits(address=address, num_cpus=num_cpus, num_gpus=num_gpus)
+    gpus = parse_gpus(gpus_per_trial)
     if in_process:
         given = {"trial_timeout": trial_timeout, "track": track, "workers": workers, "address": address}
         _check_in_process(**given, num_cpus=num_cpus, num_gpus=num_gpus)
     if cache is not None and cache.exists() and not cache.is_dir():
         raise InputError(f"--cache {cache}: not a folder.")
-    device = _find_device(device, gpus=gpus, in_process=in_process, address=address)
+    device = choose_device(device, gpus=gpus, in_process=in_process, address=address)
     place = {"device": device, "threads": threads_per_trial, "cache": cache.resolve() if cache else None}
     machines = {name: replace(machine, **place) for name, machine in machines.items()}  # type: ignore[arg-type]
     identify = _identify(machines)
     plans = plan_all(grids, identify=identify)
     resources: dict[str, Any] = {"cpus": threads_per_trial, "workers": workers, "total_cpus": num_cpus,
                                  "total_gpus": num_gpus, "address": address}  # fmt: skip
-    resources["gpus"] = _measured(machines, threads_per_trial, plans, results) if gpus == AUTO else _share(gpus, device)
+    if gpus == AUTO:
+        resources["gpus"] = measured_share(machines, threads_per_trial, plans, results)
+    else:
+        resources["gpus"] = fixed_share(gpus, device)
     executor = run_here if in_process else partial(_on_ray, track=track, **resources)
     Store(results).check_writable()
     from studies.drive import Driver
@@ -323,58 +326,10 @@ def _identify(machines: Mapping[str, "Machine"]) -> Callable[[Config], Identity]
     return remembered(lambda config: identify(config, machine=machines[config.data.dataset]))
 
 
-def _gpus(text: str | None) -> float | str | None:
-    """The value of ``--gpus-per-trial``: a number, `AUTO`, or None."""
-    if text is None or text == AUTO:
-        return text
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value < math.inf or (value > 1 and value % 1):
-        raise InputError(f"--gpus-per-trial is auto, a part of one GPU as 0.5, or a whole number, but got {text!r}.")
-    return value
-
-
-def _share(gpus: float | str | None, device: str) -> float:
-    """GPUs a trial, where they are not measured."""
-    return gpus if isinstance(gpus, float) else 1.0 if device.startswith("cuda") else 0.0
-
-
-def _measured(
-    machines: Mapping[str, "Machine"], threads: int, plans: Sequence[Plan], results: Path
-) -> Callable[[Trial], float]:
-    """What part of a GPU a trial takes: of what is left of the plans now, while the cards are free; else when asked."""
-    clips, probe = estimate.count_clips(machines), estimate.measure("cuda", threads)
-    known = footprint.measured_shares(left(trials_of(plans), Store(results)), clips=clips, probe=probe)
-
-    def share(trial: Trial) -> float:
-        if trial.trial_id not in known:
-            known.update(footprint.measured_shares([trial], clips=clips, probe=probe))
-        return known[trial.trial_id]
-
-    return share
-
-
 def _check_in_process(**given: Any) -> None:
     for name, value in given.items():
         if value is not None:
             raise InputError(f"--{name.replace('_', '-')} needs workers; leave out --in-process.")
-
-
-def _find_device(name: str, *, gpus: float | str | None, in_process: bool, address: str | None) -> str:
-    """The device of the trials; unchecked where only Ray can tell whether there is one, on whichever machine."""
-    if ":" in name:
-        raise InputError(f"--device {name}: a study's trials are given their card by Ray; use {name.split(':')[0]}.")
-    if name == "auto" and gpus:
-        name, remote = "cuda", True
-    else:
-        remote = name != "auto" and address is not None
-    if remote and not in_process:
-        return name
-    from taghead.machine import find_device
-
-    return find_device(name)
 
 
 def _dashboard(searches: Sequence[Search], results: Path) -> AbstractContextManager[None]:
@@ -388,7 +343,8 @@ def _dashboard(searches: Sequence[Search], results: Path) -> AbstractContextMana
 def _on_ray(
     feed: Feed, work: Any, *, watch: Any, stopped: Callable[[], bool], track: str | None, **resources: Any
 ) -> None:
-    from studies.executor import Resources, run_on_ray
+    from studies.executor import run_on_ray
+    from studies.room import Resources
 
     run_on_ray(feed, work, resources=Resources(**resources), watch=watch, stopped=stopped, track=track)
 

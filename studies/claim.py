@@ -1,13 +1,14 @@
 """Who works on a trial: a numbered claim in its folder, a heartbeat, and the rule by which a claim is stale.
 
 A claim is ``claim.<n>.json``, made so that only one process can make number n; the highest number counts, and n is the
-attempt. Given back, it is ``claim.<n>.released.json``. It names host, boot, process-id space, process and the process's
-start, so that a later process on that machine knows at once whether the worker still lives, whatever the clocks say. A
-worker that cannot be seen from here renews the file's time: it counts as dead when that is long ago (or far ahead, as
-where a clock was set back) and stays as it is while this process watches it by a clock that nobody sets.
+attempt. Given back, it is ``claim.<n>.released.json``. It names host, machine, boot, process-id space, process and the
+process's start, so that a later process on that machine knows at once whether the worker still lives, whatever the
+clocks say. A worker that cannot be seen from here renews the file's time: it counts as dead when that is long ago (or
+far ahead, as where a clock was set back) and stays as it is while this process watches it by a clock that nobody sets.
 """
 
 import errno
+import hashlib
 import json
 import os
 import re
@@ -19,6 +20,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+from taghead.files import hidden_beside
 
 BEAT = 5.0  # seconds between two heartbeats
 SILENCE = 180.0  # seconds without one after which a worker that cannot be seen is taken for dead
@@ -37,17 +40,23 @@ class Worker:
     space: str  # of process ids: containers on one host have their own
     pid: int
     start: str
+    machine: str = ""  # tells hosts of one name apart; empty where there is none, and in claims of older versions
 
     def is_gone(self) -> bool | None:
         """Whether it has ended for certain; None where that cannot be seen from here."""
         me = this_worker()
-        if self.host != me.host:
+        if self.host != me.host or (self.machine and self.machine != me.machine):
             return None
         if self.boot and self.boot != me.boot:
             return True
         if self.space != me.space:
             return None
-        return not _exists(self.pid) or self.start != _start(self.pid)
+        if not _exists(self.pid):
+            return True
+        start = _start(self.pid)
+        if self.start and not start:  # a /proc that hides the processes of other users
+            return None
+        return self.start != start
 
 
 def this_worker() -> Worker:
@@ -57,7 +66,8 @@ def this_worker() -> Worker:
         space = os.readlink("/proc/self/ns/pid")
     except OSError:
         space = ""
-    return Worker(host=socket.gethostname(), boot=boot, space=space, pid=os.getpid(), start=_start(os.getpid()))
+    names = {"host": socket.gethostname(), "machine": _machine(), "boot": boot, "space": space}
+    return Worker(**names, pid=os.getpid(), start=_start(os.getpid()))
 
 
 def latest(folder: Path) -> int:
@@ -99,7 +109,7 @@ def take(folder: Path) -> int | None:
     if _is_live(folder, number, watch=True):
         return None
     path = folder / f"claim.{number + 1}.json"
-    beside = path.with_name(f".{path.name}.{threading.get_native_id()}")
+    beside = hidden_beside(path)
     try:
         beside.write_text(json.dumps(asdict(this_worker())), encoding="utf-8")
         _make(path, beside)
@@ -193,6 +203,12 @@ def _exists(pid: int) -> bool:
     except PermissionError:
         return True
     return True
+
+
+def _machine() -> str:
+    """What tells this machine from others of its name, if anything does; made of its id, which is not to be shown."""
+    name = _read(Path("/etc/machine-id")).strip()
+    return hashlib.sha256(name.encode()).hexdigest()[:16] if name else ""
 
 
 def _start(pid: int) -> str:

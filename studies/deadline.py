@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from taghead.files import write_text
+
 NOTE = "deadline.txt"  # in the folder of a trial that is run under a limit
 _FIRST = re.compile(r"limit (?P<seconds>\S+) s, thread (?P<thread>0x[0-9a-f]+)\n")
 _FRAME = re.compile(r'File "(?P<file>.*)", line (?P<line>\d+) in (?P<name>.*)')
@@ -38,6 +40,11 @@ def limit(folder: Path, seconds: float | None) -> Iterator[None]:
             faulthandler.cancel_dump_traceback_later()
             with suppress(OSError):
                 (folder / NOTE).unlink()
+
+
+def leave(folder: Path, seconds: float) -> None:
+    """Leaves the note for a process of another machine that ran out of time, whose own cannot be read from here."""
+    write_text(folder / NOTE, f"limit {seconds:g} s, thread 0x0\n{_OVER}on another machine, which keeps the frames)\n")
 
 
 def passed(folder: Path) -> tuple[str, str] | None:

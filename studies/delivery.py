@@ -8,6 +8,7 @@ which the driver moves into the results in one step. Until then nothing of it is
 import json
 import socket
 import tempfile
+import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, replace
@@ -15,9 +16,10 @@ from pathlib import Path
 from typing import Any, Self
 from uuid import uuid4
 
+from studies import deadline
 from studies.claim import Worker, this_worker
 from studies.store import Claim, LostClaimError, Store
-from studies.trial import FINAL, Outcome, Row, Trial, Work
+from studies.trial import FINAL, Outcome, Row, Trial, Work, not_final
 from taghead.errors import InputError
 from taghead.files import write_text, written_whole
 
@@ -119,14 +121,20 @@ def run_apart(work: Work, trial: Trial, files: Files, on_epoch: Callable[[Row, b
 class Delivery:
     """The driver's side: the claim on a trial that a worker runs elsewhere."""
 
-    def __init__(self, claim: Claim) -> None:
-        self._claim = claim
+    def __init__(self, claim: Claim, *, timeout: float | None) -> None:
+        self._claim, self._timeout = claim, timeout
+        self._began = time.monotonic()
         self._alive = ExitStack()
         self._alive.enter_context(claim.alive())
 
     @classmethod
-    def begin(cls, store: Store, trial: Trial) -> "tuple[Delivery, Files] | Outcome":
+    def begin(cls, store: Store, trial: Trial, *, timeout: float | None = None) -> "tuple[Delivery, Files] | Outcome":
         """Claims a trial, so that no other driver runs it and `status` shows it.
+
+        Args:
+            store: The results.
+            trial: Which one.
+            timeout: Seconds after which its worker ends itself; None for never.
 
         Returns:
             The delivery, and the files to send, with a claim before, so that the worker counts the attempts on; or what
@@ -144,17 +152,32 @@ class Delivery:
             files = {f"running/claim.{claim.attempt - 1}.json": b'{"released": true}', **_pack(claim.folder, "running")}
             if need in ("evaluate", "again"):
                 files |= _pack(store.trials / trial.trial_id, "trials")
-            begun = cls(claim)
+            begun = cls(claim, timeout=timeout)
         except (OSError, InputError) as error:
             if claim is not None:
                 claim.release()
-            return _full(error) if isinstance(error, OSError) else Outcome("refused", str(error))
+            return not_final(error, store.root)
         return begun, files
 
     def epoch(self, history: bytes) -> None:
         """Keeps the history where `status` reads it."""
         with suppress(OSError):  # the end will tell
             _write(self._claim.folder / HISTORY, history)
+
+    def lost(self, outcome: Outcome) -> Outcome:
+        """Its worker died; where that had its time, whoever comes next finds the note that the worker kept to itself.
+
+        Args:
+            outcome: What is known of that.
+
+        Returns:
+            What became of the trial.
+        """
+        late = self._timeout is not None and time.monotonic() - self._began >= self._timeout
+        if self._timeout is not None and late and not outcome.out_of_memory:
+            with suppress(OSError):  # it is tried once more then
+                deadline.leave(self._claim.folder, self._timeout)
+        return self.end(outcome, {})
 
     def end(self, outcome: Outcome, files: Files) -> Outcome:
         """Moves a finished trial into the results, or leaves it to whoever comes next.
@@ -171,7 +194,7 @@ class Delivery:
         except LostClaimError:
             return Outcome("taken")
         except OSError as error:
-            return _full(error)
+            return not_final(error, self._claim.store.root)
         finally:
             self._alive.close()
             self._claim.release()
@@ -205,7 +228,3 @@ def _read(path: Path) -> bytes:
         return path.read_bytes()
     except OSError:
         return b""
-
-
-def _full(error: OSError) -> Outcome:
-    return Outcome("full", f"{error.filename or 'the results folder'}: {error.strerror}")

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, NamedTuple, Protocol
 
+from studies.room import num_sharing
 from studies.store import Store
 from studies.trial import Trial
 from taghead.config import Config, defaults, flatten, stores_tokens
@@ -148,7 +149,7 @@ def slots(
         most.append(workers)
     if gpus:
         there = _num_gpus() if num_gpus is None else num_gpus
-        most.append(int(there / gpus) if gpus >= 1 else there * int(1 / gpus + 1e-6))
+        most.append(num_sharing(there, gpus))
     return max(1, min(most))
 
 

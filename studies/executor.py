@@ -12,13 +12,11 @@ import importlib
 import logging
 import os
 import signal
-import socket
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager, nullcontext, suppress
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -45,44 +43,18 @@ from ray.tune.search import Searcher  # noqa: E402
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy  # noqa: E402
 
 from studies.delivery import Token, missing_here  # noqa: E402
-from studies.dispatch import Dispatcher, work_off  # noqa: E402
+from studies.dispatch import Dispatcher, why_lost, work_off  # noqa: E402
 from studies.feed import Feed, Watch  # noqa: E402
+from studies.room import Resources, check_address, fitting_nodes, most_workers  # noqa: E402
 from studies.store import Store  # noqa: E402
 from studies.switchboard import Switchboard  # noqa: E402
 from studies.track import TRACKERS, LoggerCallback, TrackingWatch, check_tracker  # noqa: E402
-from studies.trial import OUT_OF_MEMORY, Trial, Work  # noqa: E402
+from studies.trial import Work  # noqa: E402
 from taghead.command import look_for_garbage_less  # noqa: E402
 from taghead.errors import InputError  # noqa: E402
 
 PATIENCE = 60.0  # seconds for which a cluster without a machine that has room may get one again
 _SWITCHBOARD = "taghead-switchboard"  # of this driver: Ray gives each its own name space
-
-
-@dataclass(frozen=True, kw_only=True)
-class Resources:
-    """What a trial takes, and of what.
-
-    Attributes:
-        cpus: CPUs a trial.
-        gpus: GPUs a trial; a fraction lets several share one. Or a function that says for each trial what part of one
-            GPU it takes.
-        workers: How many trials run at once at the most; None: as many as there is room for.
-        total_cpus: CPUs that a Ray started here may use; None: ``workers x cpus``, or all.
-        total_gpus: GPUs that a Ray started here may hand out; None: those that it finds.
-        address: A running cluster's address; None starts one on this machine and stops it at the end.
-    """
-
-    cpus: int = 1
-    gpus: float | Callable[[Trial], float] = 0.0
-    workers: int | None = None
-    total_cpus: int | None = None
-    total_gpus: int | None = None
-    address: str | None = None
-
-    @property
-    def most_gpus(self) -> float:
-        """The most that one trial takes."""
-        return 1.0 if callable(self.gpus) else self.gpus
 
 
 def run_on_ray(
@@ -114,7 +86,7 @@ def run_on_ray(
     with tempfile.TemporaryDirectory(prefix="taghead-", ignore_cleanup_errors=True) as folder:
         _start(resources)
         try:
-            nodes = _room(resources)
+            nodes = fitting_nodes(ray.nodes(), resources)
             if resources.address is not None:
                 _check_nodes(nodes, work)
             told = closing(TrackingWatch(watch, tracker, folder=track_folder)) if tracker else nullcontext(watch)
@@ -130,7 +102,7 @@ def _tracker(name: str, *, folder: Path) -> LoggerCallback:
     try:
         importlib.import_module(TRACKERS[name])
     except ImportError:
-        raise InputError(f"--track {name} needs the package {TRACKERS[name]}: pip install 'taghead[track]'.") from None
+        raise InputError(f"--track {name} needs a package: pip install {TRACKERS[name]}.") from None
     folder.mkdir(parents=True, exist_ok=True)
     if name == "tensorboard":
         from ray.tune.logger import TBXLoggerCallback
@@ -158,8 +130,14 @@ def _work_off(
     serve = partial(work_off, work=work, token=token, prunes=feed.prunes)
     try:
         with exchange.listening(dispatcher):
-            listener = _Listener(exchange, resources, stopped)
-            _tune(_Hiring(dispatcher, resources), listener, serve, resources=resources, folder=folder)
+
+            def check() -> None:
+                exchange.check()
+                if stopped():
+                    raise KeyboardInterrupt
+
+            hiring, listener = _Hiring(dispatcher, resources, check), _Listener(exchange, resources, check)
+            _tune(hiring, listener, serve, resources=resources, folder=folder)
     finally:
         dispatcher.close()
         token.remove()
@@ -172,7 +150,7 @@ def _start(resources: Resources) -> None:
         local = {"num_cpus": cpus, "num_gpus": resources.total_gpus}
         local |= {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}
     else:
-        _check_address(resources.address)
+        check_address(resources.address)
     handler = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(resources.address or "local", log_to_driver=False, logging_level=logging.ERROR, **local)
@@ -187,47 +165,13 @@ def _start(resources: Resources) -> None:
             f"--address {resources.address}: no Ray cluster that takes this process ({error}); where there is one, "
             "give RAY_AUTH_TOKEN its token."
         ) from None
-
-
-def _check_address(address: str) -> None:
-    """Ray itself tries for many minutes before it gives up."""
-    if address == "auto":
-        return  # Ray looks it up on this machine
-    host, colon, port = address.rpartition(":")
-    if not colon or "/" in host:  # ray:// would run the driver elsewhere, where the results folder may not be
-        raise InputError(f"--address {address}: it is HOST:PORT, or auto.")
-    try:
-        socket.create_connection((host, int(port)), timeout=10).close()
-    except (OSError, ValueError) as error:
-        raise InputError(f"--address {address}: nothing answers there ({error}); it is HOST:PORT, or auto.") from None
-
-
-def _room(resources: Resources) -> list[str]:
-    """The ids of the machines that have what one trial takes.
-
-    Raises:
-        InputError: There is none.
-    """
-    nodes = [node for node in ray.nodes() if node["Alive"]]
-    for what, asked in (("CPU", resources.cpus), ("GPU", resources.most_gpus)):
-        most = max((node["Resources"].get(what, 0) for node in nodes), default=0)
-        if asked > most:
-            remedy = "--threads-per-trial" if what == "CPU" else "--gpus-per-trial"
-            raise InputError(
-                f"a trial asks for {asked:g} {what}, but no machine has more than {most:g}; lower {remedy}."
-            )
-    wanted = {"CPU": resources.cpus, "GPU": resources.most_gpus}
-    fitting = [node for node in nodes if all(node["Resources"].get(what, 0) >= asked for what, asked in wanted.items())]
-    if not fitting:
+    except RuntimeError as error:
+        if not str(error).startswith("Version mismatch"):
+            raise
+        said = " ".join(str(error).split())
         raise InputError(
-            f"a trial asks for {_asked(resources)}, but no machine has both; lower "
-            "--threads-per-trial or --gpus-per-trial."
-        )
-    return [node["NodeID"] for node in fitting]
-
-
-def _asked(resources: Resources) -> str:
-    return f"{resources.cpus} CPU and {resources.most_gpus:g} GPU"
+            f"--address {resources.address}: {said} Install the same Python and Ray on all machines."
+        ) from None
 
 
 def _check_nodes(nodes: Iterable[str], work: Work) -> None:
@@ -301,7 +245,7 @@ class _Exchange:
 
     def __init__(self, resources: Resources) -> None:
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        threads = {"say": 1, "turn": 1, "hear": max(64, 2 * (_most(resources) or 0))}
+        threads = {"say": 1, "turn": 1, "hear": max(64, 2 * (most_workers(ray.nodes(), resources) or 0))}
         remote: Any = ray.remote
         for method, group in ((Switchboard.say, "say"), (Switchboard.hear, "hear"), (Switchboard.turn, "turn")):
             ray.method(concurrency_group=group)(method)
@@ -353,18 +297,20 @@ class _Exchange:
 class _Hiring(Searcher):
     """What Tune takes for a sampler: each of its trials is a worker, which does ours one after another."""
 
-    def __init__(self, dispatcher: Dispatcher, resources: Resources) -> None:
+    def __init__(self, dispatcher: Dispatcher, resources: Resources, check: Callable[[], None]) -> None:
         super().__init__()
+        self._check = check
         self._dispatcher = dispatcher
         self._resources = resources
-        self._most = _most(resources)
+        self._most = most_workers(ray.nodes(), resources)
         self._looked = time.monotonic()
 
     def suggest(self, trial_id: str) -> Any:  # a config, None or FINISHED, which Ray's own signature forgets
+        self._check()  # here too: while there is no worker, Tune takes no step
         if self._dispatcher.is_finished():
             return Searcher.FINISHED
         if time.monotonic() - self._looked > PATIENCE / 20:
-            self._looked, self._most = time.monotonic(), _most(self._resources)
+            self._looked, self._most = time.monotonic(), most_workers(ray.nodes(), self._resources)
         gpus = self._dispatcher.hire(trial_id, most=self._most)
         return None if gpus is None else {"worker": trial_id, "gpus": gpus}
 
@@ -379,55 +325,42 @@ class _Hiring(Searcher):
         """Nothing: the store is the state."""
 
 
-def _most(resources: Resources) -> int | None:
-    """How many workers there may be: no more than there is room for, where all take alike."""
-    gpus = resources.gpus
-    if callable(gpus):
-        return resources.workers
-    room = 0
-    for node in (node["Resources"] for node in ray.nodes() if node["Alive"]):
-        of_cpus, has = int(node.get("CPU", 0) / resources.cpus), node.get("GPU", 0)
-        of_gpus = of_cpus if not gpus else int(has) * int(1 / gpus + 1e-9) if gpus < 1 else int(has / gpus)
-        room += min(of_cpus, of_gpus)
-    return room if resources.workers is None else min(room, resources.workers)
-
-
 class _Listener(tune.Callback):
     """Tells of what a worker died, which a `Searcher` is not told.
 
     Ends the whole where no machine is left that has room for a trial: Tune itself would wait for ever.
     """
 
-    def __init__(self, exchange: _Exchange, resources: Resources, stopped: Callable[[], bool]) -> None:
-        self._stopped = stopped
+    def __init__(self, exchange: _Exchange, resources: Resources, check: Callable[[], None]) -> None:
+        self._check = check
         self._exchange = exchange
         self._resources = resources
         self._looked = self._had_room = time.monotonic()
 
     def on_step_begin(self, iteration: int, trials: list[TuneTrial], **info: Any) -> None:
-        self._exchange.check()
-        if self._stopped():
-            raise KeyboardInterrupt
+        self._check()
         if (now := time.monotonic()) - self._looked < PATIENCE / 20:
             return
         self._looked = now
         try:
-            _room(self._resources)
+            fitting_nodes(ray.nodes(), self._resources)
             self._had_room = now
         except InputError:
             if now - self._had_room > PATIENCE:
                 raise InputError(
                     f"for {PATIENCE:.0f} s no machine that Ray knows has had room for a trial "
-                    f"({_asked(self._resources)}); launch again to go on."
+                    f"({self._resources}); launch again to go on."
                 ) from None
 
     def on_trial_error(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
-        self._exchange.lost(trial.trial_id, _reason(str(trial.get_error() or "")))
+        self._exchange.lost(
+            trial.trial_id, why_lost(_words_of(trial), with_address=self._resources.address is not None)
+        )
 
 
-def _reason(error: str) -> str:
-    if "OutOfMemory" in error:
-        return f"{OUT_OF_MEMORY}: Ray ended its worker process"
-    if "ActorDied" in error or not error.strip():
-        return "its worker process died"
-    return error.strip().splitlines()[-1]
+def _words_of(trial: TuneTrial) -> str:
+    """What Tune wrote of a worker's end; its own `get_error` looks where that is put later."""
+    try:
+        return Path(trial.error_file).read_text(errors="replace") if trial.error_file else ""
+    except OSError:
+        return ""

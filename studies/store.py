@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Literal
+from uuid import uuid4
 
 from studies import claim as claims
 from taghead.errors import InputError
@@ -105,9 +106,14 @@ class Claim:
                 claims.release(self.folder, self.attempt)
 
     def drop(self) -> None:
-        """Gives the claim up and removes its folder: there was nothing to do."""
+        """Gives the claim up and removes its folder: there was nothing to do.
+
+        In one step for all others: where the claim went first, another could put its own beside the rest.
+        """
         if claims.is_held(self.folder, self.attempt):
-            shutil.rmtree(self.folder)
+            aside = self.store.running / f".dropped-{self.trial_id}-{uuid4().hex}"
+            self.folder.rename(aside)
+            shutil.rmtree(aside, ignore_errors=True)
 
     def check_held(self) -> None:
         """Refuses to go on where the claim is lost.
@@ -159,7 +165,7 @@ class Store:
 
     def _sweep(self) -> None:
         """Removes what was set aside, and left there by a process that was killed before it could remove it."""
-        for name in (".probe-*", ".replaced-*", ".forgotten-*"):
+        for name in (".probe-*", ".replaced-*", ".forgotten-*", ".dropped-*"):
             for path in self.running.glob(name):
                 shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
 

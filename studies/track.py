@@ -5,7 +5,7 @@ Ray's own callbacks write; they are handed what a tracker shows in place of what
 
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,6 +16,7 @@ from taghead.config import flatten
 from taghead.errors import InputError, nearest
 
 TRACKERS = {"tensorboard": "tensorboardX", "wandb": "wandb", "mlflow": "mlflow"}  # and the package that each needs
+MOST_BYTES = 200  # of a folder's name: file systems take 255, and trackers add to it
 
 
 def check_tracker(name: str | None) -> None:
@@ -48,8 +49,7 @@ class Tracked:
     def of(cls, trial: Trial, folder: Path) -> "Tracked":
         """What is shown of a trial."""
         config = {name: _plain(value) for name, value in flatten(trial.config).items()} | {"seed": trial.seed}
-        name = re.sub(r"[^\w.,=+-]+", "_", trial.label)[:200]
-        return cls(trial.trial_id, trial.label, config, str(folder / name))
+        return cls(trial.trial_id, trial.label, config, str(folder / _file_name(trial)))
 
     @property
     def evaluated_params(self) -> Mapping[str, Any]:
@@ -103,15 +103,15 @@ class TrackingWatch:
         self._folder = folder
         self._running: dict[str, tuple[Tracked, int]] = {}  # with the epoch
         self._broken = False
-        self._tell("setup")
+        self._tell(self._callback.setup)
 
     def began(self, trial: Trial) -> None:
         """A worker has begun a trial."""
         self._watch.began(trial)
         tracked = Tracked.of(trial, self._folder)
         self._running[trial.trial_id] = tracked, 0
-        tracked.init_local_path()  # wandb's goes there before it makes it
-        self._tell("log_trial_start", tracked)
+        self._tell(tracked.init_local_path)  # wandb's goes there before it makes it
+        self._tell(self._callback.log_trial_start, tracked)
 
     def epoch(self, trial: Trial, row: Row) -> None:
         """A trial has finished an epoch."""
@@ -120,7 +120,7 @@ class TrackingWatch:
             tracked, epoch = self._running[trial.trial_id][0], int(row["epoch"])
             self._running[trial.trial_id] = tracked, epoch
             numbers = {name: value for name, value in row.items() if name not in ("epoch", "epochs")}
-            self._tell("log_trial_result", epoch, tracked, {"training_iteration": epoch, **numbers})
+            self._tell(self._callback.log_trial_result, epoch, tracked, {"training_iteration": epoch, **numbers})
 
     def ended(self, trial: Trial, outcome: Outcome) -> None:
         """A trial has ended, for good or not; its scores belong to its last epoch."""
@@ -128,25 +128,35 @@ class TrackingWatch:
         if trial.trial_id in self._running:
             tracked, epoch = self._running.pop(trial.trial_id)
             if outcome.metrics:
-                scores = {f"test_{name}": value for name, value in outcome.metrics.items()}
-                self._tell("log_trial_result", epoch, tracked, {"training_iteration": epoch or 1, **scores})
-            self._tell("log_trial_end", tracked, failed=outcome.ending not in ("complete", "pruned"))
+                scores: dict[str, Any] = {f"test_{name}": value for name, value in outcome.metrics.items()}
+                scores["training_iteration"] = epoch or 1
+                self._tell(self._callback.log_trial_result, epoch, tracked, scores)
+            self._tell(self._callback.log_trial_end, tracked, failed=outcome.ending not in ("complete", "pruned"))
 
     def close(self) -> None:
         """Ends what is open, and waits until all is written."""
         for tracked, _ in self._running.values():
-            self._tell("log_trial_end", tracked, failed=True)
-        self._tell("on_experiment_end", [])
+            self._tell(self._callback.log_trial_end, tracked, failed=True)
+        self._tell(self._callback.on_experiment_end, [])
 
-    def _tell(self, what: str, *values: Any, **options: Any) -> None:
+    def _tell(self, what: Callable[..., None], *values: Any, **options: Any) -> None:
         """Tells the tracker, until that fails: a study does not end because its tracker is out of reach."""
         if self._broken:
             return
         try:
-            getattr(self._callback, what)(*values, **options)
+            what(*values, **options)
         except Exception as error:
             self._broken = True
             print(f"the tracker is told no more: {type(error).__name__}: {error}", file=sys.stderr)
+
+
+def _file_name(trial: Trial) -> str:
+    """The label; of a long one as much as file systems take, with what keeps two trials from sharing a folder."""
+    name = re.sub(r"[^\w.,=+-]+", "_", trial.label)
+    if len(name.encode()) <= MOST_BYTES:
+        return name
+    end = f"_seed_{trial.seed}_{trial.trial_id}"
+    return name.encode()[: MOST_BYTES - len(end)].decode(errors="ignore") + end
 
 
 def _plain(value: Any) -> Any:

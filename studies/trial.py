@@ -36,6 +36,7 @@ Ending = Literal["complete", "pruned", "diverged", "failed", "refused", "interru
 FINAL: frozenset[Ending] = frozenset(("complete", "pruned", "diverged", "failed"))
 OUT_OF_MEMORY = "out of memory"  # what the message of such an outcome holds
 _NO_MEMORY = "can't allocate memory"  # torch, on the CPU
+_DEVICE_ERROR = "AcceleratorError"  # torch's class
 _NO_DEVICE = ("not compiled with CUDA", "CUDA error", "No CUDA GPUs")
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 _NOT_OURS = (errno.EACCES, errno.EPERM)  # in the results folder: its modes were changed
@@ -94,6 +95,12 @@ class Outcome:
     def out_of_memory(self) -> bool:
         """Whether it ended for want of memory, of the host or of a GPU, which others may free."""
         return self.ending in ("lost", "interrupted") and OUT_OF_MEMORY in self.message
+
+    @property
+    def of_the_device(self) -> bool:
+        """Whether it ended by an error of the GPU, after which that may fail whatever this process asks of it."""
+        known = any(text in self.message for text in (_DEVICE_ERROR, *_NO_DEVICE))
+        return self.ending == "interrupted" and known and not self.out_of_memory
 
 
 class Machine(Protocol):
@@ -177,8 +184,8 @@ class Work:
             What became of it; only what stops the process itself is raised.
         """
         store, claim = Store(self.root), None
-        if not self.root.is_dir():
-            return self._gone()
+        if _is_gone(self.root):
+            return _gone(self.root)
         try:
             claim = store.claim(trial.trial_id)
             if claim is None:
@@ -190,17 +197,10 @@ class Work:
         except Exception as error:
             if isinstance(error, InputError) and claim and not (claim.folder / "checkpoint.pt").exists():
                 claim.drop()  # nothing was begun
-            return _not_final(error, self.root) if self.root.is_dir() else self._gone()
+            return not_final(error, self.root)
         finally:
             if claim is not None:
                 claim.release()
-
-    def _gone(self) -> Outcome:
-        return Outcome(
-            "full",
-            f"{self.root}: the results folder was moved or removed while the study ran; "
-            "launch it again with --results where the folder is now.",
-        )
 
     def _claimed(self, store: Store, claim: Claim, trial: Trial, on_epoch: Callable[[Row], None]) -> Outcome:
         if claim.is_done():  # its process died between the record and the move
@@ -307,13 +307,36 @@ def _plain(row: Row) -> Row:
     return {name: value.item() if hasattr(value, "item") else value for name, value in row.items()}
 
 
-def _not_final(error: Exception, root: Path) -> Outcome:
+def not_final(error: Exception, root: Path) -> Outcome:
+    """What an error makes of a trial that is left to a later launch.
+
+    Args:
+        error: What was raised.
+        root: The results folder; only where nothing can be written there any more the study ends.
+    """
+    if _is_gone(root):
+        return _gone(root)
     if isinstance(error, InputError):
         return Outcome("refused", str(error))
     if cause := _cannot_write(error, root):
         return Outcome("full", cause)
     line = _line(error)
     return Outcome("interrupted", f"{OUT_OF_MEMORY}: {line}" if _is_out_of_memory(error) else line)
+
+
+def _is_gone(root: Path) -> bool:
+    try:
+        return not root.is_dir()
+    except OSError:  # out of reach, perhaps not for long
+        return False
+
+
+def _gone(root: Path) -> Outcome:
+    return Outcome(
+        "full",
+        f"{root}: the results folder was moved or removed while the study ran; "
+        "launch it again with --results where the folder is now.",
+    )
 
 
 def _cannot_write(error: Exception, root: Path) -> str | None:
@@ -333,7 +356,7 @@ def _is_out_of_memory(error: Exception) -> bool:
 
 def _is_the_machines(error: Exception) -> bool:
     """Out of memory or of room, a device that is gone or never was, or Ray's own trouble while an epoch is told."""
-    known = _is_out_of_memory(error) or "AcceleratorError" in _kinds(error) or type(error).__module__.startswith("ray.")
+    known = _is_out_of_memory(error) or _DEVICE_ERROR in _kinds(error) or type(error).__module__.startswith("ray.")
     return known or any(text in str(error) for text in (*_NO_DEVICE, os.strerror(errno.ENOSPC)))
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,9 +20,9 @@ def written_whole(path: Path) -> Iterator[Path]:
         path: Where the file shall be.
 
     Yields:
-        A hidden path in the same folder, with the process id in its name.
+        A hidden path in the same folder, which nobody else is given.
     """
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    beside = hidden_beside(path)
     try:
         yield beside
         with beside.open("rb") as file:
@@ -29,6 +30,14 @@ def written_whole(path: Path) -> Iterator[Path]:
         beside.replace(path)
     finally:
         beside.unlink(missing_ok=True)
+
+
+def hidden_beside(path: Path) -> Path:
+    """A hidden path in the same folder, which nobody else is given; `remove_leftovers` knows it by its digits.
+
+    Containers that share a folder have the same process ids.
+    """
+    return path.with_name(f".{path.name}.{secrets.randbelow(10**16):016d}")
 
 
 def remove_leftovers(folder: Path) -> None:

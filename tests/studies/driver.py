@@ -17,6 +17,7 @@ from fakes import Machine, run, trial, work
 
 from studies import executor
 from studies.feed import GridFeed
+from studies.room import Resources
 from studies.store import Store
 from taghead.errors import InputError
 
@@ -73,7 +74,7 @@ if __name__ == "__main__":
     try:
         if isinstance(shares := options.get("gpus"), list):
             options["gpus"] = lambda trial: shares[trial.seed]
-        resources = executor.Resources(**options)
+        resources = Resources(**options)
         done_by = replace(work(root), machines={"haa500": machine}, run=run_together)
         executor.run_on_ray(feed, done_by, resources=resources, watch=watch, stopped=lambda: watch.epochs >= stop_at)
     except KeyboardInterrupt:

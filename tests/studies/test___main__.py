@@ -168,6 +168,12 @@ def test_input_that_a_trial_refuses_is_told_once_with_status_2(run):
         (["run", "own.py:STUDY", "--results", "own.py"], "own.py: results cannot be written there"),
         (["run", "own.py:STUDY", "--gpus-per-trial", "1", "--in-process"], "--device cuda: not to be had here"),
         (["run", "own.py:STUDY", "--device", "cuda:1"], "are given their card by Ray; use cuda."),
+        (["run", "own.py:STUDY", "--address", "127.0.0.1:1"], "no GPU here by which --device auto could tell"),
+        (["run", "own.py:STUDY", "--address", "a:1", "--num-cpus", "2"], "limit what runs at a:1 by --workers."),
+        (
+            ["plan", "own.py:STUDY", "--address", "a:1", "--num-gpus", "2"],
+            "--num-gpus is for a Ray that is started here",
+        ),
         (["status", "mine"], "no plan of study 'mine'; none was launched there yet."),
         (["run", "own.py:STUDY", "--trials", "3"], "--trials is for searches; mine is a study of fixed rows."),
         (["run", "own.py:SEARCH", "--dataset", "gym99", "--dataset", "haa500"], "a search has one data set"),

@@ -172,3 +172,38 @@ def test_the_heartbeat_renews_the_claim_while_the_block_runs(folder, monkeypatch
             time.sleep(0.01)
     assert path.stat().st_mtime > 0
     assert not any(thread.name == "heartbeat" for thread in threading.enumerate())
+
+
+def test_two_processes_of_one_thread_id_write_no_claim_over_each_others(tmp_path, monkeypatch):
+    made, link = [], os.link
+    monkeypatch.setattr(os, "link", lambda source, target: (made.append(source.name), link(source, target)))
+    take(tmp_path / "one")
+    take(tmp_path / "other")
+    assert len(set(made)) == 2
+
+
+def test_a_live_worker_of_another_machine_with_this_ones_name_is_judged_by_its_heartbeat(folder, unwatched):
+    theirs = replace(this_worker(), machine="another", boot="another")
+    claimed_by(folder, theirs)
+    assert is_live(folder)
+    assert take(folder) is None
+    claimed_by(folder, theirs, silent=claim.SILENCE * 2)
+    assert take(folder) == 3
+
+
+def test_a_claim_of_a_version_that_named_no_machine_is_read_as_before(folder):
+    for changes, live in (({}, True), ({"boot": "another"}, False), ({"start": "1"}, False)):
+        claimed_by(folder, replace(this_worker(), **changes))
+        path = folder / f"claim.{latest(folder)}.json"
+        values = json.loads(path.read_text())
+        values.pop("machine", None)
+        path.write_text(json.dumps(values))
+        assert is_live(folder) is live
+
+
+def test_a_live_worker_whose_start_is_hidden_is_judged_by_its_heartbeat(folder, monkeypatch, unwatched):
+    monkeypatch.setattr(claim, "_start", lambda pid: "")
+    claimed_by(folder, replace(this_worker(), pid=1, start="1"))  # another user's
+    assert is_live(folder)
+    os.utime(folder / "claim.1.json", (time.time() - claim.SILENCE * 2,) * 2)
+    assert take(folder) == 2

@@ -1,4 +1,6 @@
+import errno
 import json
+import os
 import socket
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -114,6 +116,64 @@ def test_a_full_disk_of_the_worker_does_not_end_the_study(store):
     outcome = deliver(store, trial(FULL))
     assert outcome.ending == "interrupted"
     assert outcome.message.startswith(f"{socket.gethostname()}: somewhere: No space left")
+
+
+@pytest.fixture
+def unreachable(monkeypatch):
+    """Makes a function of `Path` fail for a folder and its files, with an errno."""
+
+    def make(function, folder, number):
+        real = getattr(Path, function)
+
+        def fail(path, *args, **options):
+            if folder in (path, path.parent):
+                raise OSError(number, os.strerror(number), str(path))
+            return real(path, *args, **options)
+
+        monkeypatch.setattr(Path, function, fail)
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("number", "ending"), [(errno.ESTALE, "interrupted"), (errno.EIO, "interrupted"), (errno.ENOSPC, "full")]
+)
+def test_only_a_disk_that_takes_nothing_more_ends_the_study_and_no_passing_trouble(store, unreachable, number, ending):
+    unreachable("write_bytes", store.running / trial(1).trial_id, number)
+    outcome = deliver(store, trial(1))
+    assert (outcome.ending, os.strerror(number) in outcome.message) == (ending, True)
+    unreachable("mkdir", store.running / trial(2).trial_id, number)
+    outcome = Delivery.begin(store, trial(2))
+    assert (outcome.ending, os.strerror(number) in outcome.message) == (ending, True)
+    assert not any(store.is_running(trial(seed).trial_id) for seed in (1, 2))
+
+
+LOST = Outcome("lost", "its worker process died")
+
+
+@pytest.mark.parametrize("seen", [True, False])
+def test_a_trial_that_took_all_its_time_elsewhere_is_recorded_as_failed_by_the_next_worker(store, seen):
+    delivery, _ = Delivery.begin(store, trial(), timeout=0.0)
+    delivery.epoch(b"epoch,loss\n1,1.0\n")
+    assert delivery.lost(LOST) == LOST
+    told = work(store.root)(trial(), pytest.fail) if seen else deliver(store, trial(), pytest.fail)
+    assert (told.ending, told.message) == ("failed", "no end within 0 s (--trial-timeout)")
+    record = store.read(trial().trial_id)
+    assert (record.status, record.epoch, record.attempt) == ("failed", 1, 2)
+    assert {path.name for path in (store.trials / trial().trial_id).iterdir()} == {
+        "history.csv",
+        "record.json",
+        "traceback.txt",
+    }
+
+
+@pytest.mark.parametrize(
+    ("timeout", "outcome"), [(3600.0, LOST), (None, LOST), (0.0, Outcome("lost", "out of memory: Ray ended it"))]
+)
+def test_a_trial_that_was_lost_within_its_time_or_for_want_of_memory_is_tried_again(store, timeout, outcome):
+    delivery, _ = Delivery.begin(store, trial(), timeout=timeout)
+    assert delivery.lost(outcome) == outcome
+    assert deliver(store, trial()).ending == "complete"
 
 
 def test_a_token_is_seen_in_its_own_folder_only(store, tmp_path):

@@ -138,17 +138,34 @@ def test_a_stop_whose_interrupt_was_lost_on_the_way_is_heeded_all_the_same(root)
     assert said.count("none") > 10 and not any(Store(root).is_running(trial(seed).trial_id) for seed in range(20))
 
 
+def test_a_cluster_of_another_version_is_refused_by_its_versions(tmp_path):
+    script = (
+        "import sys; from studies import executor; from studies.feed import GridFeed\n"
+        "from studies.room import Resources\n"
+        "from fakes import Watch, trial, work; from pathlib import Path; from studies.store import Store\n"
+        "from taghead.errors import InputError; root = Path(sys.argv[1]); done_by = work(root)\n"
+        "def init(*_, **__): raise RuntimeError('Version mismatch: The cluster was started with:\\n    Ray: 2.1')\n"
+        "executor.ray.init = init; executor.check_address = print; feed = GridFeed([trial()], store=Store(root))\n"
+        "try: executor.run_on_ray(feed, done_by, resources=Resources(address='host:1'), watch=Watch())\n"
+        "except InputError as error: print(error)\n"
+    )
+    out = subprocess.run([sys.executable, "-c", script, tmp_path], env=ENVIRONMENT, capture_output=True, text=True)
+    said = "Version mismatch: The cluster was started with: Ray: 2.1 Install the same Python and Ray on all machines."
+    assert out.stdout == f"host:1\n--address host:1: {said}\n", out.stderr
+
+
 def test_a_sigterm_while_ray_starts_is_a_stop_like_any_other(tmp_path):
     script = (
         "import signal, sys; from studies import drive, executor\n"
         "from fakes import Watch, trial, work; from studies.feed import GridFeed; from studies.store import Store\n"
         "from pathlib import Path; root = Path(sys.argv[1]); stop = drive.Stop(); done_by = work(root)\n"
+        "from studies.room import Resources\n"
         "def init(*_, **__):\n"
         "    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(number))  # as Ray does\n"
         "    signal.raise_signal(signal.SIGTERM)\n"
         "executor.ray.init = init; signal.signal(signal.SIGTERM, stop)\n"
         "feed = GridFeed([trial()], store=Store(root))\n"
-        "try: executor.run_on_ray(feed, done_by, resources=executor.Resources(), watch=Watch())\n"
+        "try: executor.run_on_ray(feed, done_by, resources=Resources(), watch=Watch())\n"
         "except KeyboardInterrupt: print('stopped by', stop.number)\n"
     )
     out = subprocess.run([sys.executable, "-c", script, tmp_path], env=ENVIRONMENT, capture_output=True, text=True)
@@ -182,7 +199,7 @@ REFUSED = {
     "Ray Client": ({"address": "ray://127.0.0.1:1"}, None, "--address ray://127.0.0.1:1: it is HOST:PORT, or auto."),
     "no address": ({"address": "foo"}, None, "--address foo: it is HOST:PORT, or auto."),
     "no tracker": ({}, "aim", "--track aim: no such tracker; valid names: mlflow, tensorboard, wandb."),
-    "no extra": ({}, "mlflow", "--track mlflow needs the package mlflow: pip install 'taghead[track]'."),
+    "no extra": ({}, "mlflow", "--track mlflow needs a package: pip install mlflow."),
 }
 
 
@@ -193,8 +210,8 @@ def refusals(tmp_path_factory):
     script = (
         "import sys; sys.modules['mlflow'] = None  # as if it were not installed\n"
         "from fakes import Watch, trial, work; from pathlib import Path; from test_executor import REFUSED\n"
-        "from studies.executor import Resources, run_on_ray; from studies.feed import GridFeed\n"
-        "from studies.store import Store; from taghead.errors import InputError\n"
+        "from studies.executor import run_on_ray; from studies.feed import GridFeed\n"
+        "from studies.room import Resources; from studies.store import Store; from taghead.errors import InputError\n"
         "root = Path(sys.argv[1]); done_by = work(root); root.rmdir()\n"
         "for name, (resources, track, _) in REFUSED.items():\n"
         "    feed = GridFeed([trial()], store=Store(root))\n"

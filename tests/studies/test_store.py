@@ -1,3 +1,4 @@
+import os
 import shutil
 
 import pytest
@@ -114,7 +115,7 @@ def test_a_complete_trial_stays_where_one_that_diverged_would_take_its_place(sto
 def test_a_killed_process_leaves_nothing_that_the_next_launch_does_not_clear_away(store):
     train(store).finish()
     (store.trials / ID / ".embeddings.npz.123").write_text("half of it")
-    for name in (".replaced-x-1", ".forgotten-y-2"):
+    for name in (".replaced-x-1", ".forgotten-y-2", ".dropped-z-3"):
         (store.running / name).mkdir()
         (store.running / name / "record.json").write_text("{}")
     (store.running / ".probe-3").write_text("")
@@ -177,3 +178,17 @@ def test_a_folder_that_cannot_be_written_to_is_refused_in_one_line(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match=r"file: results cannot be written there \(Not a directory\)"):
         Store(tmp_path / "file").check_writable()
+
+
+def test_a_claim_is_dropped_though_another_process_puts_its_own_into_the_folder(store, monkeypatch):
+    unlink = os.unlink
+
+    def remove(path, *args, **options):
+        unlink(path, *args, **options)
+        if "claim.1.json" in str(path):
+            (store.running / ID).mkdir(exist_ok=True)
+            (store.running / ID / ".claim.1.json.7").write_text("another's, at that moment")
+
+    monkeypatch.setattr(os, "unlink", remove)
+    store.claim(ID).drop()
+    assert [path.name for path in store.running.glob("*/.*")] == [".claim.1.json.7"]  # where it goes on from

@@ -46,8 +46,9 @@ ON_RAY = """
 import sys
 from pathlib import Path
 from fakes import Watch, trial, work
-from studies.executor import Resources, run_on_ray
+from studies.executor import run_on_ray
 from studies.feed import GridFeed
+from studies.room import Resources
 from studies.store import Store
 
 if __name__ == "__main__":

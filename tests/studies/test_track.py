@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from fakes import Watch, trial
 
-from studies.track import TrackingWatch, check_tracker
+from studies.track import Tracked, TrackingWatch, check_tracker
 from studies.trial import Outcome
 from taghead.errors import InputError
 
@@ -78,6 +78,27 @@ def test_a_tracker_that_fails_does_not_end_the_study(tmp_path, capsys):
     assert [told[0] for told in callback.told] == ["setup", "start"]
     assert [told[0] for told in watch._watch.told] == ["began", "epoch", "epoch", "ended"] * 2
     assert capsys.readouterr().err == "the tracker is told no more: ZeroDivisionError: division by zero\n"
+
+
+def test_a_tracker_whose_folder_cannot_be_made_does_not_end_the_study(tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    callback = Callback()
+    watch = follow(callback, tmp_path / "file", Outcome("complete"), Outcome("complete"))
+    assert callback.told == [("setup",)]
+    assert [told[0] for told in watch._watch.told] == ["began", "epoch", "epoch", "ended"] * 2
+    assert capsys.readouterr().err.startswith("the tracker is told no more: NotADirectoryError: ")
+
+
+@pytest.mark.parametrize("word", ["a very long row ", "\N{GREEK SMALL LETTER ALPHA}\N{CJK UNIFIED IDEOGRAPH-4E00} "])
+def test_trials_with_long_labels_have_a_folder_each_that_a_file_system_takes(tmp_path, word):
+    labels = {seed: f"mine: {word * 40}, haa500, seed {seed}" for seed in (0, 1, 10)}
+    made = [Tracked.of(trial(seed, label=label), tmp_path) for seed, label in labels.items()]
+    [one.init_local_path() for one in made]
+    names = [path.name for path in tmp_path.iterdir()]
+    assert len(names) == 3
+    assert max(len(name.encode()) for name in names) <= 200
+    assert all(name.startswith("mine_") for name in names)
+    assert {name.partition("_seed_")[2] for name in names} == {f"{seed}_{trial(seed).trial_id}" for seed in labels}
 
 
 def test_a_tracker_that_is_not_known_is_refused():

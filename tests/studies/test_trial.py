@@ -1,3 +1,5 @@
+import errno
+import os
 from dataclasses import replace
 
 import pytest
@@ -158,6 +160,40 @@ def test_a_device_that_is_not_there_is_not_the_trials_fault(root, error):
 
     assert work(root)(trial(), stop).ending == "interrupted"
     assert Store(root).read(trial().trial_id) is None
+
+
+@pytest.mark.parametrize(
+    ("error", "is_it"),
+    [
+        (type("AcceleratorError", (RuntimeError,), {})("CUDA error: an illegal memory access was encountered"), True),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling cublasCreate"), True),
+        (RuntimeError("No CUDA GPUs are available"), True),
+        (OSError(5, "Input/output error"), False),
+        (type("OutOfMemoryError", (RuntimeError,), {})("CUDA out of memory"), False),
+        (InputError("CUDA error: of the user's"), False),
+    ],
+)
+def test_an_error_of_the_device_is_told_from_what_is_none(root, error, is_it):
+    def stop(row):
+        raise error
+
+    assert work(root)(trial(), stop).of_the_device is is_it
+
+
+def test_what_is_out_of_reach_for_a_moment_is_no_full_disk(root, monkeypatch):
+    one, is_dir = work(root), type(root).is_dir
+
+    def fail(path):
+        if path == root:
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), str(path))
+        return is_dir(path)
+
+    def stop(row):
+        monkeypatch.setattr(type(root), "is_dir", fail)
+        fail(root)
+
+    outcome = one(trial(), stop)
+    assert (outcome.ending, "Stale file handle" in outcome.message) == ("interrupted", True)
 
 
 def test_trouble_of_ray_while_an_epoch_is_told_is_not_the_trials_fault(root):
