@@ -35,6 +35,7 @@ SIGNALS = dict(zip(KINDS, (signal.SIGKILL, signal.SIGKILL, signal.SIGINT, signal
 STATUSES = {"driver killed": 137, "driver interrupted (SIGINT)": 130, "driver terminated (SIGTERM)": 143}
 PHASES = ("start-up", "training", "finishing")
 PATIENCE = 180.0  # seconds that a driver may take to end after a signal
+NOTICED = 90.0  # seconds after the last launch in which Ray's agents notice that their node was killed: about a minute
 FORMATS = "md,csv,tex,html"
 
 
@@ -253,6 +254,14 @@ def differences(peace: Path, war: Path) -> list[str]:
     return found
 
 
+def outliving(seen: set[tuple[int, str]]) -> list[int]:
+    """Those of some processes that do not end by themselves in time."""
+    end = time.monotonic() + NOTICED
+    while (alive := [pid for pid, start in seen if is_alive(pid, start)]) and time.monotonic() < end:
+        time.sleep(1)
+    return alive
+
+
 def strays(results: Path) -> list[str]:
     """What the kills have left lying about."""
     left = [path.name for path in (results / "running").iterdir()]
@@ -265,7 +274,7 @@ def report(arguments: argparse.Namespace, toll: Toll, seconds: float, peace: Pat
     attempts = sum(record["attempt"] for record in found.values())
     wrong = differences(peace, war)
     same = tables(peace, arguments.folder / "peace") == tables(war, arguments.folder / "war")
-    alive = [pid for pid, start in toll.seen if is_alive(pid, start)]
+    alive = outliving(toll.seen)
     print(f"undisturbed: {seconds:.0f} s")
     print(f"kills: {sum(toll.kills.values())} of {arguments.kills}")
     for counts in (toll.kills, toll.phases):
@@ -279,7 +288,7 @@ def report(arguments: argparse.Namespace, toll: Toll, seconds: float, peace: Pat
     print(f"lost trials: {sum(text.endswith(': lost') for text in wrong)}")
     print(f"trials that differ in status, scores, history or predictions: {len(wrong)}", *wrong, sep="\n  ")
     print(f"exit statuses other than 130 (SIGINT) and 143 (SIGTERM): {toll.wrong or 0}")
-    print(f"processes that outlived their driver: {len(alive)}; files left over: {left or 0}")
+    print(f"processes that outlived their driver by {NOTICED:.0f} s: {len(alive)}; files left over: {left or 0}")
     print(f"tables equal: {'yes' if same else 'no'} ({FORMATS})")
     return same and not (wrong or toll.undone or toll.wrong or alive or left)
 
