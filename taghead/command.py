@@ -35,7 +35,7 @@ def run_app(app: Callable[[], Any]) -> None:
 
 def look_for_garbage_less() -> None:
     """Loading torch, Ray or pandas makes hundreds of thousands of objects, all of which stay: a tenth of its time."""
-    gc.set_threshold(5_000)  # 700 by itself, 2,000 from Python 3.13 on
+    gc.set_threshold(5_000)  # 700 by itself in Python 3.11
 
 
 class Progress:

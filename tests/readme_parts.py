@@ -77,12 +77,13 @@ def backbones() -> str:
 
 
 def speed() -> str:
-    """Of the table of all benchmarks one row a part, and every target that was missed."""
+    """Of the table of all benchmarks one row a part, and every target that was missed; when and on what."""
     page = (TOP / "results/bench/bench.md").read_text(encoding="utf-8")
     head, rule, *rows = (line for line in page.splitlines() if line.startswith("|"))
     begins = tuple(f"| {part}" for part in SHOWN)
     shown = [row for row in rows if "**no**" in row or (row.endswith("| yes |") and row.startswith(begins))]
-    return "\n".join([head, rule, *shown])
+    measured = sorted(set(re.findall(r"^- \[.+?\]\(.+?\): (.+), load", page, re.MULTILINE)))
+    return "\n".join([head, rule, *shown, "", f"Measured on {'; '.join(measured)}."])
 
 
 PARTS: dict[str, Callable[[], str]] = {"demo": demo, "backbones": backbones, "speed": speed}

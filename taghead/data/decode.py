@@ -45,9 +45,9 @@ from jaxtyping import Int32, Int64, UInt8
 from taghead.data.packets import OF_THE_DISK, Packets, demuxed, limits, main_stream, open_video
 from taghead.errors import InputError
 
-_LIBRARIES = (".".join(map(str, av.library_versions[name])) for name in ("libavcodec", "libswscale"))
+_RELEASES = (".".join(map(str, av.library_versions[name])) for name in ("libavcodec", "libswscale"))
 # Names the rules above, and who follows them: another filter, rule or release of FFmpeg may give other bits.
-DECODER = " ".join(("uniview-area-2", *_LIBRARIES))
+DECODER = " ".join(("uniview-area-2", *_RELEASES))
 _FILTER = Interpolation.AREA | Interpolation.ACCURATE_RND | Interpolation.BITEXACT | Interpolation.FULL_CHR_H_INT
 _MAX_ASPECT = 32  # long side by short side
 _UNMARKED = 2  # AVCOL_SPC_UNSPECIFIED
